@@ -1,0 +1,56 @@
+# One vocabulary for people, hooks and CI. Each target makes what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export TANDEM_ROOT := $(CURDIR)
+
+.PHONY: demo test check format setup corpus up deploy clean lock test-pipeline test-stack test-browser test-all
+
+setup: .venv/installed
+
+# The lock pins every package; torch comes from the index that pip is set to (README: the CPU build)
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tandem needs Python 3.11 or newer; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m flows.demo
+
+# The demo corpus as data/raw, for `dvc repro` on a fresh clone
+corpus: setup
+	test -e data/raw.dvc || $(BIN)/tandem ingest --documents data/demo/handbook --questions data/demo/questions.jsonl
+
+test: setup
+	$(BIN)/python -m pytest -m "not stack and not browser and not gpu"
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit
+
+test-stack: setup
+	$(BIN)/python -m pytest -m stack
+
+test-browser: setup
+	$(BIN)/python -m pytest -m browser
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Both UIs over the demo's state, on loopback; Ctrl-C ends them
+up: setup
+	$(BIN)/python -m flows.servers
+
+clean:
+	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retrieval \
+	  data/examples data/adapter data/evaluation data/metrics dvc.lock .dvc/cache .dvc/tmp
+
+lock: setup
+	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' | grep -v -e '^tandem' > requirements.lock

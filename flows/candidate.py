@@ -1,0 +1,89 @@
+"""What is to be judged: the pieces in the workspace, or an adapter made elsewhere, as one candidate release."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flows.settings import Settings
+from tasks.manifest import Release
+from tasks.params import Arm, PromptParams, load
+from tasks.records import file_digest, folder_digest, folder_digests, read_json, read_jsonl, text_digest
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
+                   "merges.txt", "tokenizer.model", "added_tokens.json")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Paths to pieces, and the small values among them. `recall` is the index's, measured at its build."""
+
+    documents: Path
+    base: Path
+    embedder: Path
+    adapter: Path
+    index: Mapping[str, Any]
+    recall: float
+    retrieval: Mapping[str, Any]
+    prompt: Mapping[str, Any]
+    questions: Path
+    evaluation: Path
+    lock: Path
+
+    def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
+        return replace(self, adapter=adapter, evaluation=evaluation)
+
+
+def workspace_candidate(settings: Settings) -> Candidate:
+    """The candidate that the pipeline left in data/."""
+    data = settings.root / "data"
+    prompt = load(PromptParams, settings.root / "params").model_dump()
+    return Candidate(
+        documents=data / "documents/documents.jsonl",
+        base=data / "models/base",
+        embedder=data / "models/embedder",
+        adapter=data / "adapter",
+        index=read_json(data / "index/manifest.json"),
+        recall=float(read_json(data / "metrics/index.json")["recall@10"]),
+        retrieval=read_json(data / "retrieval/settings.json"),
+        prompt=prompt | {"shot_messages": read_json(data / "evaluation/prompt.json")},
+        questions=data / "questions",
+        evaluation=data / "evaluation",
+        lock=settings.root / "dvc.lock",
+    )
+
+
+def as_release(candidate: Candidate, arm: Arm) -> Release:
+    """The manifest of this candidate with this arm served. An arm without an adapter pins none: nothing of it is in the release."""
+    embedder = dict(candidate.index["embedder"])
+    base_files = folder_digests(candidate.base)
+    base = read_json(candidate.base / "tandem.json")
+    documents = read_jsonl(candidate.documents)
+    content = {
+        "format": 1,
+        "corpus": {"digest": file_digest(candidate.documents), "documents": len(documents)},
+        "index": {key: candidate.index[key] for key in ("table", "tag", "rows", "digest")},
+        "embedder": embedder,
+        "base": base | {"digest": folder_digest(candidate.base)},
+        "adapter": {"digest": folder_digest(candidate.adapter)} if "lora" in arm else None,
+        "tokenizer": {name: base_files[name] for name in TOKENIZER_FILES if name in base_files},
+        "chat_template": chat_template_digest(candidate.base),
+        "prompt": dict(candidate.prompt),
+        "retrieval": dict(candidate.retrieval),
+        "decoding": {"do_sample": False, "max_new_tokens": candidate.prompt["max_new_tokens"]},
+        "arm": arm,
+    }
+    return Release.model_validate(content)
+
+
+def chat_template_digest(base: Path) -> str:
+    """transformers keeps the template in a file of its own, or (older) inside tokenizer_config.json."""
+    own = base / "chat_template.jinja"
+    if own.exists():
+        return file_digest(own)
+    return text_digest(str(read_json(base / "tokenizer_config.json").get("chat_template")))
+
+
+def document_digests(candidate: Candidate) -> dict[str, str]:
+    """Page id -> digest of its text: what `tandem diff` compares."""
+    return {record["id"]: record["digest"] for record in read_jsonl(candidate.documents)}

@@ -1,0 +1,277 @@
+"""The command line. Exit 0 done, 2 bad input or usage, 3 refused by the gate, 1 anything else. Heavy imports wait until they are needed."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flows import ledger
+from flows.settings import Settings, prepare, read_settings
+from tasks.errors import InputError, TandemError
+
+Command = Callable[[argparse.Namespace, Settings], Any]  # returns what --json prints
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    warnings.filterwarnings("ignore")  # of libraries; a person at the terminal can do nothing about them
+    try:
+        settings = read_settings()
+        prepare(settings)
+        result = options.command(options, settings)
+    except TandemError as error:
+        return report_error(str(error), error.exit_code, options.json)
+    except KeyboardInterrupt:
+        return report_error("stopped; run the same command again to go on from here", 1, options.json)
+    except OSError as error:
+        return report_error(system_error(error), 1, options.json)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
+    return exit_code(result)
+
+
+def report_error(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message, "exit_code": code}))
+    print(f"tandem: {message}", file=sys.stderr)
+    return code
+
+
+def system_error(error: OSError) -> str:
+    if error.errno == 28:
+        return f"no space left on the device ({error.filename or 'unknown file'}); free some and run the same command again"
+    return f"{error.strerror or error}: {error.filename or ''}. Check the path and its permissions"
+
+
+def exit_code(result: Any) -> int:
+    if isinstance(result, dict) and result.get("outcome") == "refused":
+        return 3
+    return 1 if isinstance(result, dict) and result.get("findings") else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="tandem", description="Keeps an assistant up to date by retrieval and by fine-tuning.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, command: Command, show: Callable[[Any], str]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+        made.set_defaults(command=command, show=show)
+        return made
+
+    added = add("ingest", "take in documents and questions, replacing those that were there", ingest, show_ingest)
+    added.add_argument("--documents", nargs="+", required=True, metavar="PATH", help="folders, files or archives")
+    added.add_argument("--questions", metavar="FILE", help="JSONL, JSON or CSV with question, answer, document")
+    added.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name")
+    add("plan", "what would run, and why", plan, show_plan)
+    added = add("release", "run the whole chain and promote the result where the gate lets it", release, show_outcome)
+    added.add_argument("--adapter", metavar="FOLDER", help="judge this adapter, made elsewhere, in the place of the pipeline's")
+    add("refresh", "the corpus changed: a new index with the live adapter, no training", refresh, show_outcome)
+    add("retrain", "a new adapter on the corpus and questions as they are", retrain, show_outcome)
+    added = add("ask", "ask the live release, or an older one", ask, show_answer)
+    added.add_argument("question")
+    added.add_argument("--release", metavar="N", help="number or id of a release, with the documents that it had")
+    added.add_argument("--arm", help="prompt, rag, lora or rag+lora instead of the arm that is served")
+    add("status", "what is live", status, show_status)
+    add("history", "every ledger entry", history, show_history)
+    added = add("diff", "what changed between two releases", diff, show_diff)
+    added.add_argument("a", metavar="A")
+    added.add_argument("b", metavar="B")
+    added = add("rollback", "make an earlier release live again", rollback, show_outcome)
+    added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
+    added.add_argument("--reason", required=True)
+    added = add("doctor", "check ledger, store, index and registry", doctor, show_doctor)
+    added.add_argument("--mend", action="store_true", help="put right what can be put right without losing anything")
+    return top
+
+
+# --- Commands: each returns plain values
+
+
+def ingest(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.ingest import ingest as flow
+
+    quiet()
+    return flow(options.documents, options.questions, parse_columns(options.column))
+
+
+def parse_columns(pairs: list[str]) -> dict[str, str]:
+    broken = [pair for pair in pairs if "=" not in pair]
+    if broken:
+        raise InputError(f"--column {broken[0]}: write OURS=THEIRS, such as --column answer=Answer")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def plan(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.planning import plan as make
+
+    return make(settings)
+
+
+def release(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.release import release as flow
+
+    quiet()
+    return flow(options.adapter)
+
+
+def refresh(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.refresh import refresh as flow
+
+    quiet()
+    return flow()
+
+
+def retrain(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.retrain import retrain as flow
+
+    quiet()
+    return flow()
+
+
+def rollback(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.rollback import rollback as flow
+
+    quiet()
+    return flow(options.to, options.reason)
+
+
+def quiet() -> None:
+    """Prefect prints a traceback for every error that a flow raises; a person gets one sentence instead. The UI keeps all."""
+    import logging
+
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if type(handler).__name__ == "PrefectConsoleHandler":
+                handler.setLevel(logging.CRITICAL + 1)
+
+
+def ask(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.opening import open_release
+
+    assistant, number = open_release(settings, options.release)
+    answer = assistant.ask(options.question, options.arm)
+    return answer.to_json() | {"number": number}
+
+
+def status(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.opening import manifest_text
+    from tasks.manifest import load_release
+
+    entries = ledger.read(settings.ledger)
+    live = ledger.live(entries)
+    if live is None:
+        return {"live": None, "entries": len(entries)}
+    pinned = load_release(manifest_text(settings, str(live.release)))
+    return {
+        "live": {
+            "number": live.number,
+            "release": live.release,
+            "version": live.version,
+            "arm": pinned.arm,
+            "documents": pinned.corpus.documents,
+            "passages": pinned.index.rows,
+            "since": live.at,
+            "by": live.who,
+            "action": live.action,
+            "why": live.why,
+        },
+        "entries": len(entries),
+    }
+
+
+def history(options: argparse.Namespace, settings: Settings) -> Any:
+    return [entry.model_dump() for entry in ledger.read(settings.ledger)]
+
+
+def diff(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.comparing import diff as compare
+
+    return compare(settings, options.a, options.b)
+
+
+def doctor(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows import doctor as examination
+
+    done = examination.mend(settings) if options.mend else []
+    return {"mended": done, "findings": examination.as_json(examination.examine(settings))}
+
+
+# --- How a person sees them
+
+
+def show_ingest(result: Any) -> str:
+    questions = result["questions"]
+    return (
+        f"{result['accepted']} documents accepted, {result['rejected']} rejected (data/documents/rejected.jsonl says why); "
+        f"questions: {', '.join(f'{value} {name}' for name, value in questions.items() if isinstance(value, int))}\nnext: tandem plan"
+    )
+
+
+def show_plan(result: Any) -> str:
+    lines = [f"{stage}: {'; '.join(why)}" for stage, why in result["stale"].items()]
+    lines += [f"{stage}: perhaps, where what stands above it changes" for stage in result["after"]]
+    if result["adapter_lag"]:
+        lines.append(f"the adapter lags behind the corpus by {result['adapter_lag']} pages (tandem retrain)")
+    return "\n".join([*(lines or ["everything is up to date"]), f"next: {result['next']}"])
+
+
+def show_outcome(result: Any) -> str:
+    number = f"release {result['number']}" if result.get("number") else "nothing"
+    reasons = "".join(f"\n  {reason}" for reason in result.get("reasons", []))
+    if result["outcome"] == "refused":
+        return f"refused; {number} stays live{reasons}"
+    return f"{result['outcome']}: {number} is live ({str(result['release'])[:12]}){reasons}"
+
+
+def show_answer(result: Any) -> str:
+    cited = [source for source in result["sources"] if source["cited"]] or result["sources"]
+    lines = [f"  {source['page']} ({source['heading']}), score {source['score']:.2f}" for source in cited]
+    return "\n".join([result["answer"], *lines, f"  release {result['number']} ({result['release'][:12]}), arm {result['arm']}"])
+
+
+def show_status(result: Any) -> str:
+    live = result["live"]
+    if live is None:
+        return "nothing is live; make a release: tandem release"
+    return (
+        f"release {live['number']} ({live['release'][:12]}) is live since {live['since']}: arm {live['arm']}, {live['documents']} documents, "
+        f"{live['passages']} passages\n{live['action']} by {live['by']}: {live['why']}"
+    )
+
+
+def show_history(result: Any) -> str:
+    if not result:
+        return "no entries yet; make a release: tandem release"
+    return "\n".join(
+        f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} live: {entry['number'] or '-'}  {entry['who']}: {entry['why'][:140]}"
+        for entry in result
+    )
+
+
+def show_diff(result: Any) -> str:
+    lines = [f"release {result['from']['number']} -> {result['to']['number']}", *(f"  {line}" for line in result["content"])]
+    for kind, pages in result["documents"].items():
+        names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
+        lines += [f"  {kind}: {', '.join(names)}"] if names else []
+    for arm, metrics in result["metrics"].items():
+        lines.append(f"  {arm}: " + ", ".join(f"{name} {a:.3f} -> {b:.3f}" for name, (a, b) in metrics.items() if name in ("primary", "fact", "citation", "style")))
+    return "\n".join(lines)
+
+
+def show_doctor(result: Any) -> str:
+    lines = [f"mended: {done}" for done in result["mended"]]
+    lines += [f"{finding['where']}: {finding['what']}\n    mend: {finding['mend']}" for finding in result["findings"]]
+    return "\n".join(lines or ["nothing is wrong"])
+
+
+if __name__ == "__main__":
+    main()

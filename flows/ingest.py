@@ -1,0 +1,85 @@
+"""Flow `ingest`: the only door for new data. A snapshot of documents and questions, checked first, swapped in whole, versioned by DVC."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from flows import pipeline, steps
+from flows.promotion import scratch
+from flows.session import Session, say, session
+from flows.settings import Settings
+from tasks.documents import documents as read_documents
+from tasks.errors import InputError
+from tasks.intake import copy_corpus, read_questions
+from tasks.params import DocumentsParams, QuestionsParams, load
+from tasks.questions import questions as deal_questions
+from tasks.records import folder_digest, read_json, write_jsonl
+
+
+@flow(name="ingest", flow_run_name="ingest")
+def ingest(documents: list[str], questions: str | None = None, columns: dict[str, str] | None = None) -> dict[str, Any]:
+    with session("ingest") as opened:
+        counts = take_in(opened, documents, questions, columns or {})
+        steps.reproduce(opened, "questions")
+        return counts
+
+
+@task
+def take_in(opened: Session, documents: list[str], questions: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
+    """Everything is read and checked aside; only then does it replace what was there."""
+    settings = opened.settings
+    aside = scratch(settings, "ingest")
+    try:
+        raw = assemble(settings, aside / "raw", documents, questions, columns)
+        counts = check(settings, raw, aside)
+        if not same_as_before(settings, raw):
+            swap_in(settings.root / "data", raw)
+            pipeline.add_raw(settings)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    say(f"ingested {counts['ingested']} documents: {counts['accepted']} accepted, {counts['rejected']} rejected")
+    return counts
+
+
+def assemble(settings: Settings, raw: Path, documents: list[str], questions: str | None, columns: Mapping[str, str]) -> Path:
+    """documents/ and questions.jsonl in one folder. Without --questions the present ones stay."""
+    raw.mkdir(parents=True)
+    copy_corpus([Path(path) for path in documents], raw / "documents")
+    present = settings.root / "data/raw/questions.jsonl"
+    if questions is not None:
+        write_jsonl(raw / "questions.jsonl", read_questions(Path(questions), columns))
+    elif present.exists():
+        shutil.copyfile(present, raw / "questions.jsonl")
+    else:
+        raise InputError("no questions yet: add --questions FILE (JSONL or CSV with question, answer, document)")
+    return raw
+
+
+def check(settings: Settings, raw: Path, aside: Path) -> dict[str, Any]:
+    """Parse and deal once aside, by the very code of the stages: what would stop the pipeline later stops the ingest now."""
+    params = settings.root / "params"
+    read_documents(raw / "documents", aside / "documents", load(DocumentsParams, params))
+    deal_questions(raw / "questions.jsonl", aside / "documents", aside / "questions", load(QuestionsParams, params))
+    return dict(read_json(aside / "documents/counts.json")) | {"questions": read_json(aside / "questions/counts.json")}
+
+
+def same_as_before(settings: Settings, raw: Path) -> bool:
+    """An unchanged corpus is not swapped, so that its modification times (and DVC's cache of digests) stay good."""
+    present = settings.root / "data/raw"
+    versioned = (settings.root / "data/raw.dvc").exists()
+    return versioned and present.exists() and folder_digest(present) == folder_digest(raw)
+
+
+def swap_in(data: Path, raw: Path) -> None:
+    """Two renames on one file system; `session.restore_raw` undoes the first should we die between them."""
+    new, old = data / ".raw.new", data / ".raw.old"
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.move(raw, new)
+    if (data / "raw").exists():
+        (data / "raw").rename(old)
+    new.rename(data / "raw")
+    shutil.rmtree(old, ignore_errors=True)

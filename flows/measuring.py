@@ -1,0 +1,60 @@
+"""Evaluations outside the pipeline: the champion on today's questions, and an adapter that was made elsewhere."""
+
+from pathlib import Path
+
+from flows.candidate import Candidate
+from flows.ledger import Entry
+from flows.opening import manifest_text, open_manifest
+from flows.promotion import champion_evidence, scratch, sealed_json
+from flows.settings import Settings
+from tasks.evaluate import Subject, measure_arms, summarise, write_results, yardstick
+from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
+from tasks.records import Record, file_digest, read_json, read_jsonl
+
+
+def has_same_yardstick(settings: Settings, champion: Entry, candidate: Candidate) -> bool:
+    """Whether the champion was measured on the very questions, by the very rules, by which the candidate was."""
+    sealed = sealed_json(settings, champion_evidence(settings, champion)["report"])
+    return bool(sealed["yardstick"] == read_json(candidate.evaluation / "report.json")["yardstick"])
+
+
+def remeasure_champion(settings: Settings, champion: Entry, candidate: Candidate) -> Path:
+    """The live release, with its own index, adapter and prompt, on the candidate's test questions. Measured once per pair."""
+    mark = read_json(candidate.evaluation / "report.json")["yardstick"]
+    folder = settings.home / "scratch" / f"champion-{str(champion.release)[:12]}-{mark[:12]}"
+    if not (folder / "report.json").exists():
+        assistant = open_manifest(settings, manifest_text(settings, str(champion.release)))
+        release, pieces = assistant.release, assistant.pieces
+        subject = Subject(assistant.index, release.retrieval, pieces.base, pieces.adapter, assistant.prompt, assistant.shots)
+        measure_into(settings, subject, (release.arm,), candidate, folder, [])
+    return folder
+
+
+def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candidate:
+    """The workspace's candidate with another adapter. The arms without an adapter are as they were: their answers are kept."""
+    from tasks.embedding import Embedder
+    from tasks.search import Index
+
+    searcher = Index(settings.index_uri, candidate.index, Embedder(candidate.embedder))
+    prompt = dict(candidate.prompt)
+    shots = prompt.pop("shot_messages")
+    subject = Subject(searcher, candidate.retrieval, candidate.base, adapter, PromptParams.model_validate(prompt), shots)
+    kept = [record for record in read_jsonl(candidate.evaluation / "answers.jsonl") if "lora" not in record["arm"]]
+    folder = scratch(settings, "challenge")
+    measure_into(settings, subject, ("lora", "rag+lora"), candidate, folder, kept)
+    return candidate.with_adapter(adapter, folder)
+
+
+def measure_into(
+    settings: Settings, subject: Subject, arms: tuple[Arm, ...], candidate: Candidate, folder: Path, kept: list[Record]
+) -> None:
+    params, gate = load(EvaluateParams, settings.root / "params"), load(GateParams, settings.root / "params")
+    prompt = load(PromptParams, settings.root / "params")
+    tests = candidate.questions / "test.jsonl"
+    answers, golden = measure_arms(subject, arms, read_jsonl(tests), params, gate)
+    if kept:
+        golden = read_json(candidate.evaluation / "golden.json") | golden
+    digest = file_digest(tests)
+    report = summarise([*kept, *answers], digest, params, gate) | {"yardstick": yardstick(digest, params, prompt, gate)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(folder, [*kept, *answers], report, golden, {arm: subject.shots[arm] for arm in ARMS})

@@ -1,0 +1,236 @@
+"""The DVC edge. DVC says what is stale and runs it; this module asks, watches and reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.settings import Settings, child_environment
+from tasks.errors import ConflictError, InputError, TandemError
+from tasks.stage import MEASURE
+
+Watch = Callable[[str], None]  # receives each line that a stage prints
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One stage brought up to date: executed, restored from DVC's run cache, or found fresh."""
+
+    stage: str
+    outcome: str  # "executed" | "restored" | "cached"
+    seconds: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+
+
+def stage_order(root: Path, target: str) -> list[str]:
+    """`target` and everything above it, in an order in which DVC could run them."""
+    import networkx
+    from dvc.stage import PipelineStage
+
+    with repository(root) as repo:
+        try:
+            stages = repo.stage.collect(target)
+        except Exception as error:
+            raise dvc_error(error) from error
+        order = list(networkx.dfs_postorder_nodes(repo.index.graph, stages[0]))
+    return [stage.addressing for stage in order if isinstance(stage, PipelineStage)]
+
+
+def stale_stages(root: Path) -> dict[str, list[str]]:
+    """Stage -> why it would run, in plain words. Upstream staleness is not followed: ask again after each stage."""
+    with repository(root) as repo:
+        return stage_reasons(repo)
+
+
+def stage_reasons(repo: Any, target: str | None = None) -> dict[str, list[str]]:
+    try:
+        status = repo.status(targets=[target] if target else None)
+    except Exception as error:
+        raise dvc_error(error) from error
+    return {name: list(plain_reasons(changes)) for name, changes in status.items() if changes != ["always changed"]}
+
+
+def plain_reasons(changes: list[Any]) -> Iterator[str]:
+    """DVC's status as sentences: `data/chunks modified`, `params/adapter.yaml: rank modified`."""
+    for change in changes:
+        if isinstance(change, str):
+            yield change
+            continue
+        for detail in change.values():
+            for path, what in detail.items():
+                yield from flatten(path, what)
+
+
+def flatten(path: str, what: Any) -> Iterator[str]:
+    if isinstance(what, dict):
+        for key, inner in what.items():
+            yield f"{path}: {key} {inner}"
+    else:
+        yield f"{path} {what}"
+
+
+@contextmanager
+def repository(root: Path) -> Iterator[Any]:
+    """DVC in this process (0.3 s; the command line costs 0.7), with its torn files named before it trips over them."""
+    from dvc.repo import Repo
+
+    check_metadata(root)
+    try:
+        repo = Repo(str(root))
+    except Exception as error:
+        raise dvc_error(error) from error
+    try:
+        yield repo
+    finally:
+        repo.close()
+
+
+def check_metadata(root: Path) -> None:
+    """An interrupted `dvc add` leaves an empty .dvc file, which DVC reads as "nothing to do" (and loses documents)."""
+    for path in [*root.glob("data/*.dvc"), root / "dvc.lock"]:
+        if path.exists() and path.stat().st_size == 0:
+            raise InputError(f"{path.relative_to(root)} is empty (an interrupted DVC command?); delete it and ingest again: tandem ingest")
+    lock = root / ".dvc/tmp/rwlock"
+    if lock.exists() and lock.stat().st_size == 0:
+        lock.unlink()  # DVC refuses every command until a person deletes it; an empty lock locks nothing
+
+
+def dvc_error(error: Exception) -> TandemError:
+    text = str(error).strip() or type(error).__name__
+    if "data/raw" in text or "missing data 'source'" in text:
+        return InputError(f"there is no corpus yet. Run: tandem ingest --documents PATH --questions FILE ({text})")
+    if "is busy" in text:
+        return ConflictError(f"another DVC command is at work here; wait for it ({text})")
+    return InputError(f"DVC: {text}")
+
+
+Execute = Callable[[str, list[str]], StageRun]
+
+
+def reproduce(settings: Settings, target: str, execute: Execute, fresh: Callable[[str], StageRun]) -> list[StageRun]:
+    """Bring `target` up to date, stage by stage. `execute` runs a stale one, `fresh` notes one that is not.
+
+    Staleness is asked before each stage, not once: a stage that ran and gave equal bytes leaves the rest fresh.
+    """
+    return [bring_up_to_date(settings, stage, execute, fresh) for stage in stage_order(settings.root, target)]
+
+
+def reproduce_only(
+    settings: Settings, stages: list[str], execute: Execute, fresh: Callable[[str], StageRun]
+) -> list[StageRun]:
+    """Bring exactly these up to date, in this order, whatever stands stale above them."""
+    return [bring_up_to_date(settings, stage, execute, fresh) for stage in stages]
+
+
+def bring_up_to_date(settings: Settings, stage: str, execute: Execute, fresh: Callable[[str], StageRun]) -> StageRun:
+    with repository(settings.root) as repo:
+        reasons = stage_reasons(repo, stage).get(stage, [])
+    run = execute(stage, reasons) if reasons else fresh(stage)
+    if stage == "index" and not index_reads(settings):
+        return execute(stage, ["its table is gone from the store"])
+    return run
+
+
+def index_reads(settings: Settings) -> bool:
+    """DVC restores a manifest without knowing whether Lance still has the table version that it names."""
+    from tasks.records import read_json
+    from tasks.search import open_version
+
+    try:
+        open_version(settings.index_uri, read_json(settings.root / "data/index/manifest.json"))
+    except TandemError:
+        return False
+    return True
+
+
+def run_stage(settings: Settings, stage: str, reasons: list[str], watch: Watch, started_as: Callable[[int], None]) -> StageRun:
+    """`dvc repro --single-item stage` in a process group of its own, so that nothing of it survives us."""
+    started = time.monotonic()
+    force = ["--force"] if stage == "index" and "its table is gone from the store" in reasons else []
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, stage]
+    lines = list(watched(command, settings, watch, started_as))
+    restored = any("is cached - skipping run" in line for line in lines)
+    return StageRun(stage, "restored" if restored else "executed", round(time.monotonic() - started, 1), reasons)
+
+
+def watched(
+    command: list[str], settings: Settings, watch: Watch, started_as: Callable[[int], None] = lambda pid: None
+) -> Iterator[str]:
+    """Yield the lines of a command's output as they come. Raises the error that its exit code and last words mean."""
+    environment = os.environ | child_environment(settings)
+    process = subprocess.Popen(
+        command, cwd=settings.root, env=environment, text=True, errors="replace", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    started_as(process.pid)
+    lines: list[str] = []
+    try:
+        for line in process.stdout or ():
+            lines.append(line.rstrip("\n"))
+            watch(lines[-1])
+            yield lines[-1]
+        process.wait()
+    finally:
+        kill_group(process)
+    if process.returncode:
+        raise stage_error(lines)
+
+
+def kill_group(process: "subprocess.Popen[str]") -> None:
+    """A stage that outlived its parent would go on writing into an output that the next run also writes."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def stage_error(lines: list[str]) -> TandemError:
+    """The stage's own last message, which says how to mend it, rather than DVC's "failed to run"."""
+    text = "\n".join(lines)
+    if "is busy" in text:
+        return ConflictError("another DVC command is at work on this stage; wait for it and run again")
+    said = [line for line in lines if line and not line.startswith((MEASURE, "ERROR: failed", "> ", "Running stage"))]
+    message = "\n".join(said[-15:])
+    refused = any(word in text for word in ("adapter did not change", "training diverged"))
+    return TandemError(message) if refused or "Traceback" in text else InputError(message)
+
+
+def point(line: str) -> tuple[int, dict[str, float]] | None:
+    """A stage's `@measure` line as (step, values), None for any other line."""
+    if not line.startswith(MEASURE):
+        return None
+    values = json.loads(line[len(MEASURE) :])
+    return int(values.pop("step")), values
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    path = root / "dvc.lock"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {"schema": "2.0", "stages": {}}
+
+
+def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
+    """Put one stage's entry of an older dvc.lock back and check its outputs out: the workspace then holds what it made then."""
+    from tasks.records import write_text
+
+    old = yaml.safe_load(lock_text)["stages"]
+    if stage not in old:
+        raise InputError(f"the live release's dvc.lock has no stage {stage}; run: tandem release")
+    lock = read_lock(settings.root)
+    if lock["stages"].get(stage) == old[stage]:
+        return
+    lock["stages"][stage] = old[stage]
+    write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
+    list(watched([sys.executable, "-m", "dvc", "checkout", "--force", stage], settings, lambda line: None))
+
+
+def add_raw(settings: Settings) -> None:
+    """Version the ingested documents and questions: `dvc add data/raw`."""
+    list(watched([sys.executable, "-m", "dvc", "add", "--quiet", "data/raw"], settings, lambda line: None))

@@ -1,0 +1,29 @@
+"""What an MLflow version runs: `mlflow.pyfunc.load_model("models:/assistant@champion").predict(["How many days ...?"])`.
+
+Models-from-code: MLflow stores this file as it is, not a pickle. It holds no weights; it opens the release that its manifest names,
+from the stores that the environment names, after verifying every digest.
+"""
+
+from typing import Any
+
+import mlflow
+from mlflow.pyfunc import PythonModel
+
+
+class ReleaseModel(PythonModel):  # type: ignore[misc]
+    """One input string, one answer with its sources and the id of the release."""
+
+    def load_context(self, context: Any) -> None:
+        from pathlib import Path
+
+        from flows.opening import open_manifest
+        from flows.settings import read_settings
+
+        text = Path(context.artifacts["release"]).read_text(encoding="utf-8")
+        self.assistant = open_manifest(read_settings(), text)
+
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        return [self.assistant.ask(question).to_json() for question in model_input]
+
+
+mlflow.models.set_model(ReleaseModel())

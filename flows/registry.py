@@ -1,0 +1,86 @@
+"""The MLflow registry: one registered model, one version per release, one alias that moves."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.settings import ALIAS, MODEL_NAME, Settings
+from flows.tracking import client
+from tasks.errors import IntegrityError
+
+RELEASE_TAG = "release"  # the whole release id; versions are found by it, never by their number alone
+REQUIREMENTS = ["mlflow", "tandem"]  # named, not inferred: inference imports the whole model and takes seconds
+
+
+def registered_version(settings: Settings, release_id: str) -> int | None:
+    """The version that holds this release; a promotion that was killed after registering it finds it again."""
+    mlflow = client(settings.tracking_uri)
+    found = mlflow.search_model_versions(f"name = '{MODEL_NAME}' and tags.`{RELEASE_TAG}` = '{release_id}'")
+    return min((int(version.version) for version in found), default=None)
+
+
+def register(settings: Settings, run_id: str, release_id: str, manifest: str, tags: Mapping[str, str], text: str) -> int:
+    """Log the release as a models-from-code pyfunc on the flow's run, and make it a version. Idempotent by release id."""
+    known = registered_version(settings, release_id)
+    if known is not None:
+        return known
+    source = log_model(settings, run_id, manifest)
+    mlflow = client(settings.tracking_uri)
+    make_registered_model(settings)
+    every = {RELEASE_TAG: release_id, **tags}
+    made = mlflow.create_model_version(MODEL_NAME, source, run_id, tags=every, description=text)
+    return int(made.version)
+
+
+def log_model(settings: Settings, run_id: str, manifest: str) -> str:
+    """The code that answers and the manifest that it answers from. No weights, no pickle: those are in the store, by digest."""
+    import mlflow
+
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        path = Path(folder) / "release.json"
+        path.write_text(manifest, encoding="utf-8")
+        info = mlflow.pyfunc.log_model(
+            name=MODEL_NAME,
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"release": str(path)},
+            pip_requirements=REQUIREMENTS,
+        )
+    return str(info.model_uri)
+
+
+def make_registered_model(settings: Settings) -> None:
+    from mlflow.exceptions import MlflowException
+
+    text = "One version is one release: base model, adapter, index, embedder and prompt together. Only the alias `champion` moves."
+    try:
+        client(settings.tracking_uri).create_registered_model(MODEL_NAME, description=text)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def champion_version(settings: Settings) -> int | None:
+    """Where the alias stands; None before the first release, or when somebody deleted alias or version."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client(settings.tracking_uri).get_registered_model(MODEL_NAME).aliases.get(ALIAS)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return None if found is None else int(found)
+
+
+def move_alias(settings: Settings, version: int) -> None:
+    """Move and read back. The ledger has already decided; this is how MLflow's users find the decision."""
+    client(settings.tracking_uri).set_registered_model_alias(MODEL_NAME, ALIAS, str(version))
+    if champion_version(settings) != version:
+        raise IntegrityError(f"the alias {ALIAS} does not stand at version {version} after it was set; run: tandem doctor --mend")
+
+
+def tag_version(settings: Settings, version: int, tags: Mapping[str, Any]) -> None:
+    for key, value in tags.items():
+        client(settings.tracking_uri).set_model_version_tag(MODEL_NAME, str(version), key, str(value))

@@ -1,0 +1,71 @@
+"""Flow `rollback`: an earlier release is live again, documents and weights together, as a new ledger entry with old contents."""
+
+from typing import Any
+
+from prefect import flow, task
+
+from flows import ledger, promotion
+from flows.ledger import Draft, Entry, Found
+from flows.opening import live_entry
+from flows.session import Session, say, session
+from flows.settings import Settings
+from tasks.errors import InputError
+from tasks.manifest import short
+
+
+@flow(name="rollback", flow_run_name="rollback")
+def rollback(to: str | None = None, reason: str = "") -> dict[str, Any]:
+    with session("rollback") as opened:
+        entries = ledger.read(opened.settings.ledger)
+        target = choose_target(entries, to)
+        check_reason(reason)
+        prove(opened, target, entries)
+        entry = record(opened, target, entries, reason)
+        return {"outcome": "rolled back", "number": entry.number, "release": entry.release, "sequence": entry.sequence}
+
+
+def choose_target(entries: list[Entry], to: str | None) -> Found:
+    """The named release, or the one that was live before the present one."""
+    now = live_entry(entries)
+    if to is not None:
+        target = ledger.find(entries, to)
+        if target.release == now.release:
+            raise InputError(f"release {target.number} is live already; nothing to roll back")
+        return target
+    earlier = [entry for entry in entries if entry.release and entry.release != now.release]
+    if not earlier:
+        raise InputError(f"release {now.number} is the only one that ever was live; there is nothing to go back to")
+    return Found(str(earlier[-1].release), int(earlier[-1].number or 0))
+
+
+def check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InputError("a rollback needs a reason for those who come later: --reason \"prices of May were wrong\"")
+
+
+@task
+def prove(opened: Session, target: Found, entries: list[Entry]) -> None:
+    """A release that cannot answer today is no place to go back to."""
+    promoted = promotion.promotion_of(entries, target.release)
+    promotion.verify(opened.settings, target.release, promoted.evidence["golden"])
+
+
+@task
+def record(opened: Session, target: Found, entries: list[Entry], reason: str) -> Entry:
+    settings: Settings = opened.settings
+    draft = Draft(
+        action="rollback",
+        release=target.release,
+        number=target.number,
+        version=promotion.promotion_of(entries, target.release).version,
+        candidate=None,
+        who=settings.who,
+        why=reason,
+        at=promotion.now(),
+        evidence={},
+        runs={"mlflow": opened.run_id},
+    )
+    entry = ledger.append(settings.ledger, draft, len(entries))
+    promotion.follow_ledger(settings)
+    say(f"release {target.number} ({short(target.release)}) is live again")
+    return entry

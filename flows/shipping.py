@@ -1,0 +1,79 @@
+"""The promotion path as a flow runs it: measure the champion, judge, show, seal, and either refuse or verify, register and commit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows import ledger, presenting, promotion, steps
+from flows.candidate import Candidate
+from flows.ledger import Entry
+from flows.promotion import Judgement
+from flows.session import Session, say
+from tasks.errors import RefusedError
+from tasks.manifest import short
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a flow ended. `outcome`: promoted | refused | unchanged."""
+
+    outcome: str
+    number: int | None
+    release: str | None
+    arm: str | None
+    reasons: list[str]
+    sequence: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def ship(session: Session, candidate: Candidate) -> Outcome:
+    """The one way in which a flow changes what is live."""
+    if promotion.unchanged(session.settings, candidate):
+        return nothing_new(session)
+    judgement = judge(session, candidate)
+    evidence = steps.seal(session, candidate, judgement)
+    if not judgement.verdict.accepted:
+        return refused(judgement, steps.refuse(session, judgement, evidence), list(judgement.verdict.reasons))
+    if judgement.already_live:
+        return nothing_new(session)
+    try:
+        promotion.check_not_withdrawn(session.settings, judgement)
+        presenting.ask_approval(session.settings, judgement)
+    except RefusedError as error:
+        say(str(error))
+        return refused(judgement, None, [str(error)])
+    return promote(session, judgement, evidence)
+
+
+def judge(session: Session, candidate: Candidate) -> Judgement:
+    champion = ledger.live(ledger.read(session.settings.ledger))
+    evaluation = steps.measure_champion(session, champion, candidate) if champion else None
+    judgement = steps.judge(session, candidate, evaluation)
+    presenting.show_judgement(session, candidate, judgement)
+    return judgement
+
+
+def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) -> Outcome:
+    steps.verify(session, judgement.release_id, evidence["golden"])
+    version = steps.register(session, judgement)
+    entry = steps.commit(session, judgement, version, evidence)
+    say(f"release {entry.number} ({short(judgement.release_id)}, arm {judgement.release.arm}) is live")
+    presenting.tag_run(session, {"outcome": "promoted", "release": str(entry.number), "release.id": judgement.release_id})
+    return Outcome("promoted", entry.number, judgement.release_id, judgement.release.arm, list(judgement.verdict.reasons), entry.sequence)
+
+
+def refused(judgement: Judgement, entry: Entry | None, reasons: list[str]) -> Outcome:
+    number = judgement.champion.number if judgement.champion else None
+    say(f"refused: {' '.join(reasons)}")
+    sequence = entry.sequence if entry else judgement.sequence
+    return Outcome("refused", number, judgement.release_id, judgement.verdict.arm, reasons, sequence)
+
+
+def nothing_new(session: Session) -> Outcome:
+    entries = ledger.read(session.settings.ledger)
+    live = entries[-1]
+    say(f"nothing new: release {live.number} already is what the corpus, the questions and the params make")
+    presenting.tag_run(session, {"outcome": "unchanged", "release": str(live.number)})
+    arm = promotion.champion_arm(session.settings, live)
+    return Outcome("unchanged", live.number, live.release, arm, ["the candidate is the live release"], live.sequence)

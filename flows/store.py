@@ -1,0 +1,235 @@
+"""The pieces of releases, write-once and named by their digests: what a release pins is there byte for byte or refused.
+
+root/files/<sha256>      one file: a manifest, a report, a list of the files of a folder
+root/objects/<digest>/   one folder of a model; its digest (tasks.records.folder_digest) is the sha256 of the canonical
+                         list of its files, so that list is itself a file here, and says which file of a folder differs
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flows.aside import aside, new_file, new_folder, remove, write_new
+from flows.failpoints import failpoint
+from flows.lock import private_folder
+from tasks.artifacts import CODE_KEYS, check_model_folder
+from tasks.errors import InputError, IntegrityError
+from tasks.records import canonical_json, file_digest, folder_digests, sync_folder
+
+FOLDERS = re.compile(r"[0-9]_[A-Za-z]{1,40}|additional_chat_templates")  # of sentence-transformers and of tokenizers
+FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+INTERNAL_KEYS = (*CODE_KEYS, "_experts_implementation_internal")
+KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
+MEND = "To mend: seal the same content again, or restore it from a backup. `tandem doctor` says what else it breaks"
+
+
+def seal_folder(root: Path, source: Path) -> str:
+    """Copy a model folder into the store, whole and durable, and return its digest; a sound copy there is kept.
+
+    Raises InputError, before anything is copied, where `source` holds what a model must not.
+    """
+    check_folder(source)
+    listing = folder_digests(source)
+    digest = seal_file(root, canonical_json(listing).encode())
+    target = root / "objects" / digest
+    if not target.exists() or faults(target, listing):
+        check_space(root, source)
+        with aside(target.parent, new_folder) as copy:
+            copy_files(source, copy, listing)
+            failpoint("store.before-rename")
+            place_folder(copy, target, listing)
+    failpoint("store.before-sync")
+    sync_folder(target.parent)  # also where it was there: the process that put it may have died before this
+    return digest
+
+
+def seal_file(root: Path, source: Path | bytes) -> str:
+    """Put one small file, or its content, into the store and return its sha256."""
+    data = source if isinstance(source, bytes) else read_source(source)
+    digest = sha256(data)
+    target = root / "files" / digest
+    if not (target.exists() and file_digest(target) == digest):
+        with aside(target.parent, new_file) as path:
+            failpoint("store.before-file-write")
+            write_new(path, data)
+            failpoint("store.before-file-rename")
+            path.replace(target)
+    failpoint("store.before-file-sync")
+    sync_folder(target.parent)
+    return digest
+
+
+def open_folder(root: Path, digest: str) -> Path:
+    """The folder, after every file of it has been read and compared.
+
+    Raises IntegrityError naming file, expected and actual digest.
+    """
+    listing = json.loads(open_file(root, digest))
+    target = root / "objects" / checked(digest)
+    found = faults(target, listing)
+    if found:
+        raise IntegrityError(f"{target} is damaged: {'; '.join(found)}. {MEND}")
+    return target
+
+
+def open_file(root: Path, digest: str) -> bytes:
+    """The content itself, so that what was verified is what is used. Raises IntegrityError."""
+    target = root / "files" / checked(digest)
+    try:
+        data = target.read_bytes()
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{target} is missing (expected sha256 {digest}). {MEND}") from error
+    if sha256(data) != digest:
+        raise IntegrityError(f"{target} is damaged: expected sha256 {digest}, found {sha256(data)}. {MEND}")
+    return data
+
+
+def checked(digest: str) -> str:
+    """A digest comes from a manifest or a person: it must not be a path."""
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InputError(f"{digest[:80]!r} is not a sha256 digest (64 hexadecimal digits)")
+    return digest
+
+
+def faults(folder: Path, listing: dict[str, str]) -> list[str]:
+    """What differs from the list of files; empty where nothing does."""
+    if not folder.is_dir() or folder.is_symlink():
+        return ["the folder is missing"]
+    found, foreign = entries(folder)
+    missing = [f"{name} is missing (expected sha256 {listing[name]})" for name in sorted(listing.keys() - found)]
+    extra = [f"{name} was not sealed" for name in sorted((found - listing.keys()) | foreign)]
+    changed = [fault for name in sorted(found & listing.keys()) for fault in differs(folder, name, listing[name])]
+    return missing + extra + changed
+
+
+def differs(folder: Path, name: str, expected: str) -> list[str]:
+    actual = file_digest(folder / name)
+    return [] if actual == expected else [f"{name}: expected sha256 {expected}, found {actual}"]
+
+
+def entries(folder: Path) -> tuple[set[str], set[str]]:
+    """Relative paths below `folder`: regular files, and what is neither file nor folder (a link, a device)."""
+    modes = {path.relative_to(folder).as_posix(): path.lstat().st_mode for path in folder.rglob("*")}
+    files = {name for name, mode in modes.items() if stat.S_ISREG(mode)}
+    return files, {name for name, mode in modes.items() if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)}
+
+
+def place_folder(copy: Path, target: Path, listing: dict[str, str]) -> None:
+    """Rename into place, a damaged one out of it. Where another process puts a sound one meanwhile, that one stays."""
+    damaged = copy.with_name(f"{copy.name}-damaged")
+    if target.exists() and faults(target, listing):
+        with suppress(FileNotFoundError):
+            target.rename(damaged)
+        failpoint("store.between-renames")
+    try:
+        copy.rename(target)
+    except OSError:
+        if faults(target, listing):
+            raise
+    remove(damaged)
+
+
+def copy_files(source: Path, copy: Path, listing: dict[str, str]) -> None:
+    """Raises InputError where the source changes meanwhile: what is sealed is what was named."""
+    for name, expected in listing.items():
+        (copy / name).parent.mkdir(mode=0o700, exist_ok=True)
+        failpoint("store.before-copy")
+        shutil.copyfile(source / name, copy / name)
+        make_durable(copy / name)
+        if file_digest(copy / name) != expected:
+            raise InputError(f"{source / name} changed while it was sealed; run it again when nothing writes there")
+    for folder in [copy, *(path for path in copy.iterdir() if path.is_dir())]:
+        sync_folder(folder)
+
+
+def make_durable(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fchmod(file.fileno(), 0o400)
+        os.fsync(file.fileno())
+
+
+def check_space(root: Path, source: Path) -> None:
+    needed = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
+    free = shutil.disk_usage(private_folder(root)).free
+    if needed > free:
+        raise InputError(f"{root}: no space to seal {source}: {needed:,} bytes needed, {free:,} free")
+
+
+def read_source(source: Path) -> bytes:
+    try:
+        return source.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{source} is missing: it cannot be sealed") from error
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_folder(source: Path) -> None:
+    """What tasks.artifacts allows, and neither links, devices, unknown folders, torn files nor a call for code."""
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder: it cannot be sealed")
+    files, foreign = entries(source)
+    if foreign:
+        raise InputError(f"{source / min(foreign)} is a link or a device; copy the file itself there (cp -L)")
+    for name in sorted(files):
+        check_name(source, name)
+        if name.endswith(".json"):
+            check_json(source / name)
+    check_model_folder(source)
+    for name in sorted(files):
+        if name.endswith(".safetensors"):
+            check_tensors(source / name)
+
+
+def check_name(source: Path, name: str) -> None:
+    *folders, file = name.split("/")
+    if len(folders) > 1 or not all(FOLDERS.fullmatch(folder) for folder in folders) or not FILES.fullmatch(file):
+        raise InputError(f"{source / name}: such a name has no place in a model; remove the file")
+
+
+def check_json(path: Path) -> None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
+    if "config" in path.name or path.name == "modules.json":
+        for key, found in settings(value):
+            check_setting(path, key, found)
+
+
+def settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth: a sub-model's configuration stands inside its parent's."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+        if isinstance(value, dict | list):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+
+
+def check_setting(path: Path, key: str, value: Any) -> None:
+    if key in INTERNAL_KEYS or (key == "trust_remote_code" and value) or (key in KERNEL_KEYS and "/" in str(value)):
+        raise InputError(f"{path}: {key} asks for code from elsewhere, which Tandem never runs; use another model")
+    if path.name == "modules.json" and key == "type" and not str(value).startswith("sentence_transformers."):
+        raise InputError(f"{path}: module {value} is code from outside sentence-transformers, which Tandem never runs")
+
+
+def check_tensors(path: Path) -> None:
+    """The safetensors library itself reads the header: offsets, types and the file's length have to agree."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from error

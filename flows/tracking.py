@@ -1,0 +1,180 @@
+"""The MLflow edge: a run per flow run, a child run per executed stage. Run ids are passed, never taken from the thread:
+a Prefect task on another thread would silently open a run of its own."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.pipeline import read_lock
+from flows.settings import Settings
+from tasks.records import Record, read_json
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HOST, PID = "tandem.host", "tandem.pid"
+
+
+@lru_cache(maxsize=1)
+def client(tracking_uri: str) -> "MlflowClient":
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        return mlflow.MlflowClient(tracking_uri=tracking_uri)
+    except mlflow.exceptions.MlflowException as error:
+        raise database_error(tracking_uri, error) from error
+
+
+def database_error(uri: str, error: Exception) -> InputError:
+    return InputError(
+        f"MLflow at {uri} cannot be opened: {str(error).splitlines()[0]}. A database made by a newer MLflow needs that MLflow: "
+        "upgrade with `make setup`, or point MLFLOW_TRACKING_URI elsewhere"
+    )
+
+
+def experiment_id(settings: Settings) -> str:
+    """The project's experiment; its artifact place is set when it is made, or it would be the folder we happen to be in."""
+    mlflow = client(settings.tracking_uri)
+    found = mlflow.get_experiment_by_name(settings.project)
+    return found.experiment_id if found else mlflow.create_experiment(settings.project, settings.artifacts or None)
+
+
+@contextmanager
+def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """The MLflow run of one flow run: FINISHED, or FAILED with the error's text; KILLED by the next flow if this process dies."""
+    mlflow = client(settings.tracking_uri)
+    name = f"{flow} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    owner = {HOST: socket.gethostname(), PID: str(os.getpid())}
+    run_id = mlflow.create_run(experiment_id(settings), run_name=name, tags={"flow": flow, **owner, **tags}).info.run_id
+    try:
+        yield run_id
+    except BaseException as error:
+        mlflow.set_tag(run_id, "error", str(error)[:4000])
+        mlflow.set_terminated(run_id, "FAILED")
+        raise
+    mlflow.set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def stage_run(settings: Settings, parent: str, stage: str) -> Iterator[str]:
+    """A child run for one executed stage, with its params; metrics and inputs follow when it has ended."""
+    mlflow = client(settings.tracking_uri)
+    tags = {"mlflow.parentRunId": parent, "stage": stage}
+    run_id = mlflow.create_run(experiment_id(settings), run_name=stage, tags=tags).info.run_id
+    try:
+        yield run_id
+    except BaseException as error:
+        mlflow.set_tag(run_id, "error", str(error)[:4000])
+        mlflow.set_terminated(run_id, "FAILED")
+        raise
+    mlflow.set_terminated(run_id, "FINISHED")
+
+
+def dead_runs(settings: Settings) -> list[str]:
+    """A killed process leaves its run RUNNING for ever: the runs of this host whose process is gone."""
+    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
+    found = client(settings.tracking_uri).search_runs([experiment_id(settings)], query)
+    return [run.info.run_id for run in found if not alive(int(run.data.tags[PID]))]
+
+
+def end_dead_runs(settings: Settings) -> list[str]:
+    """Mark them, and the child runs of their stages, KILLED."""
+    mlflow, dead = client(settings.tracking_uri), dead_runs(settings)
+    children = [child.info.run_id for run_id in dead for child in running_children(settings, run_id)]
+    for run_id in [*dead, *children]:
+        mlflow.set_terminated(run_id, "KILLED")
+    return dead
+
+
+def running_children(settings: Settings, run_id: str) -> list[Any]:
+    query = f"attributes.status = 'RUNNING' and tags.`mlflow.parentRunId` = '{run_id}'"
+    return list(client(settings.tracking_uri).search_runs([experiment_id(settings)], query))
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def log_stage(settings: Settings, run_id: str, stage: str) -> None:
+    """Params, metrics, curves and dataset inputs of a stage, as its dvc.lock entry and its files give them."""
+    entry = read_lock(settings.root)["stages"].get(stage, {})
+    log_params(settings, run_id, {f"{Path(file).stem}.{key}": value for file, values in entry.get("params", {}).items()
+                                  for key, value in flat(values).items()})  # fmt: skip
+    log_inputs(settings, run_id, entry.get("deps", []))
+    metrics = settings.root / f"data/metrics/{stage}.json"
+    if metrics.exists():
+        log_metrics(settings, run_id, numbers(read_json(metrics)))
+        client(settings.tracking_uri).log_artifact(run_id, str(metrics))
+
+
+def log_params(settings: Settings, run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    client(settings.tracking_uri).log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+
+
+def log_metrics(settings: Settings, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(metric_name(key), value, now, step) for key, value in values.items()]
+    client(settings.tracking_uri).log_batch(run_id, metrics=metrics)
+
+
+def metric_name(key: str) -> str:
+    """MLflow refuses `@` and `+`, in which our arms and metrics are rich."""
+    return key.replace("@", "_at_").replace("+", "_and_")
+
+
+def log_inputs(settings: Settings, run_id: str, deps: list[dict[str, Any]]) -> None:
+    """Data dependencies with their DVC digests, so that a run names the bytes it read."""
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401  registers the source
+    from mlflow.data.artifact_dataset_sources import register_artifact_dataset_sources  # noqa: F401
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.entities import DatasetInput, InputTag
+
+    inputs = []
+    for dep in deps:
+        if dep["path"].startswith("data/") and "md5" in dep:
+            source = resolve_dataset_source(str(settings.root / dep["path"]))
+            dataset = MetaDataset(source, name=dep["path"], digest=dep["md5"][:36])
+            inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "stage input")]))
+    if inputs:
+        client(settings.tracking_uri).log_inputs(run_id, inputs)
+
+
+def log_answers(settings: Settings, run_id: str, answers: list[Record]) -> None:
+    """One row per question, one column per arm: what MLflow's artifact view shows side by side."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in answers:
+        row = rows.setdefault(record["question"], {"id": record["question"], "question": record["text"]})
+        row |= {"page": record["document"] or "", "reference": record["reference"], record["arm"]: record["answer"]}
+    table = {key: [row.get(key, "") for row in rows.values()] for key in next(iter(rows.values()), {})}
+    client(settings.tracking_uri).log_table(run_id, table, "answers.json")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"floors": {"fact": 0.5}} -> {"floors.fact": 0.5}; lists stay as they are."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The plain numbers of a metrics file; curves (lists) were logged while they happened."""
+    return {key: float(value) for key, value in flat(values).items() if isinstance(value, int | float)}

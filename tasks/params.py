@@ -1,0 +1,258 @@
+"""Which knobs exist, their type and bounds. The values stand in params/*.yaml, complete: no default lives here.
+
+Every class reads one file. Keys that a class does not know are refused with the nearest one that it does.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.errors import InputError
+
+FOLDER = Path("params")
+
+Arm = Literal["prompt", "rag", "lora", "rag+lora"]
+ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Group(BaseModel):
+    """Strict (no "3" for 3), frozen, no unknown keys."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Params(Group):
+    """The whole of one file in params/."""
+
+    file: ClassVar[str]
+
+
+P = TypeVar("P", bound=Params)
+
+
+class ModelSource(Group):
+    source: Literal["builtin", "hub", "folder"]
+    id: str
+    revision: str
+
+    @model_validator(mode="after")
+    def pinned(self) -> Self:
+        if self.source == "hub" and not (self.id and _is_commit(self.revision)):
+            raise ValueError("a hub model needs `id` and `revision`, the full 40-digit commit (branches move)")
+        if self.source == "folder" and not self.id:
+            raise ValueError("a folder model needs its path in `id`")
+        return self
+
+
+class EmbedderSource(ModelSource):
+    query_prompt: str
+    passage_prompt: str
+    max_tokens: Positive
+
+
+class ModelsParams(Params):
+    file = "models.yaml"
+    base: ModelSource
+    embedder: EmbedderSource
+
+
+class DocumentsParams(Params):
+    file = "documents.yaml"
+    max_megabytes: Annotated[float, Field(gt=0)]
+    max_pdf_pages: Positive
+
+
+class ChunksParams(Params):
+    file = "chunks.yaml"
+    max_words: Annotated[int, Field(ge=8)]
+    join_below_words: Natural
+
+
+class IndexParams(Params):
+    file = "index.yaml"
+    language: str
+    stem: bool
+    remove_stop_words: bool
+    exact_below_rows: Natural
+    min_recall: Share
+    recall_sample: Positive
+    batch_tokens: Positive
+    passages_per_commit: Positive
+
+
+class QuestionsParams(Params):
+    file = "questions.yaml"
+    train: Share
+    validation: Share
+    test: Share
+    seed: Natural
+    max_rejected: Share
+
+    @model_validator(mode="after")
+    def shares_add_up(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError("`train`, `validation` and `test` must add up to 1")
+        return self
+
+
+class RetrievalParams(Params):
+    file = "retrieval.yaml"
+    candidates: Positive
+    k: Annotated[list[Positive], Field(min_length=1)]
+    k_tolerance: Share
+    text_weights: Annotated[list[Share], Field(min_length=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Positive
+    seed: Natural
+
+
+class PromptParams(Params):
+    file = "prompt.yaml"
+    system: str
+    passage: str
+    with_passages: str
+    bare: str
+    shots: dict[Arm, Natural]
+    abstention: str
+    abstention_patterns: Annotated[list[str], Field(min_length=1)]
+    citation: str
+    max_prompt_tokens: Positive
+    max_new_tokens: Positive
+    seed: Natural
+
+
+class ExamplesParams(Params):
+    file = "examples.yaml"
+    bare_share: Share
+    without_right_share: Share
+    seed: Natural
+
+
+class AdapterParams(Params):
+    file = "adapter.yaml"
+    rank: Positive
+    alpha: Positive
+    dropout: Share
+    targets: str | list[str]
+    learning_rate: Annotated[float, Field(ge=0)]
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_steps: Natural
+    epochs: Annotated[float, Field(gt=0)]
+    batch_size: Positive
+    evaluations: Positive
+    patience: Positive
+    max_tokens: Positive
+    threads: Natural
+    seed: Natural
+
+
+class EvaluateParams(Params):
+    file = "evaluate.yaml"
+    batch_size: Positive
+    latency_sample: Positive
+    style: dict[str, str]
+    resamples: Positive
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: Natural
+
+
+class PrimaryWeights(Group):
+    """What one question is worth: a weighted mean of component scores, each in [0, 1]."""
+
+    fact: Share
+    citation: Share
+    style: Share
+
+    @model_validator(mode="after")
+    def weights_add_up(self) -> Self:
+        if abs(self.fact + self.citation + self.style - 1) > 1e-9:
+            raise ValueError("the weights of `primary` must add up to 1")
+        return self
+
+
+class Floors(Group):
+    primary: Share
+    fact: Share
+    abstention: Share
+
+
+class CostWeights(Group):
+    prompt_token: Annotated[float, Field(ge=0)]
+    completion_token: Annotated[float, Field(ge=0)]
+    retrieval: Annotated[float, Field(ge=0)]
+    adapter: Annotated[float, Field(ge=0)]
+
+
+class GateParams(Params):
+    file = "gate.yaml"
+    primary: PrimaryWeights
+    margin: Annotated[float, Field(gt=0, le=1)]
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    resamples: Annotated[int, Field(ge=200)]
+    seed: Natural
+    min_questions: Positive
+    min_recall: Share
+    floors: Floors
+    cost: CostWeights
+
+
+def load(kind: type[P], folder: Path = FOLDER) -> P:
+    """Read and check one params file. Raises InputError naming file, key, fault and, for a typo, the nearest key."""
+    path = folder / kind.file
+    try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise InputError("\n".join(describe(path, kind, detail) for detail in error.errors())) from error
+
+
+def read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
+    except FileNotFoundError as error:
+        raise InputError(f"{path.resolve()} is missing; restore it: git checkout {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from error
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML itself keeps the last of two equal keys silently; a params file must not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def describe(path: Path, kind: type[BaseModel], detail: Any) -> str:
+    """One line for one fault: `params/adapter.yaml: rnak: unknown key; did you mean rank?`"""
+    where = [str(part) for part in detail["loc"]]
+    key = ".".join(where) or "(the whole file)"
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where[-1], known_keys(kind, where[:-1]), n=1, cutoff=0.5)
+        return f"{path}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
+    if detail["type"] == "missing":
+        return f"{path}: {key}: missing; params files are complete, there is no default"
+    return f"{path}: {key}: {detail['msg']} (found {detail.get('input')!r})"
+
+
+def known_keys(kind: type[BaseModel], where: list[str]) -> list[str]:
+    fields = kind.model_fields
+    for part in where:
+        inner = fields[part].annotation if part in fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        fields = inner.model_fields
+    return list(fields)
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and all(digit in "0123456789abcdef" for digit in revision)

@@ -1,0 +1,164 @@
+"""Raw question/answer pairs -> train, validation and test, disjoint by source page, without duplicates or
+contamination.
+
+JSON Lines per split, not an Arrow folder: equal content is then equal in bytes. The trainer makes a DatasetDict of
+them.
+"""
+
+import hashlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+
+from tasks.errors import InputError
+from tasks.pairs import listing, placed_questions
+from tasks.params import QuestionsParams
+from tasks.records import Record, iterate_jsonl, write_json, write_jsonl
+from tasks.stage import fresh_folder, run_stage, say
+from tasks.texts import comparable
+
+SPLITS = ("train", "validation", "test")
+
+
+def questions(raw: Path, documents: Path, out: Path, params: QuestionsParams) -> None:
+    """Write out/{train,validation,test}.jsonl, sorted by id, of {"id", "question", "answer", "document" or null, "fact"
+    or null}, and rejected.jsonl and counts.json.
+
+    Raises InputError for faulty lines, too many rejected questions, an empty split and a test question that stands in
+    train.
+    """
+    pages = [record["id"] for record in iterate_jsonl(documents / "documents.jsonl")]
+    placed = placed_questions(raw, {})
+    accepted, rejected = judge(placed, pages)
+    refuse_many(rejected, len(placed), params.max_rejected)
+    splits = split(accepted, {"train": params.train, "validation": params.validation, "test": params.test}, params.seed)
+    refuse_empty(splits)
+    refuse_contaminated(splits)
+    say(f"{len(placed)} questions: {len(accepted)} accepted, {len(rejected)} rejected")
+    fresh_folder(out)
+    for name, records in splits.items():
+        write_jsonl(out / f"{name}.jsonl", sorted(records, key=lambda record: record["id"]))
+    write_jsonl(out / "rejected.jsonl", rejected)
+    write_json(out / "counts.json", counts(splits, len(rejected)))
+
+
+def judge(placed: Iterable[tuple[str, Record]], pages: Iterable[str]) -> tuple[list[Record], list[Record]]:
+    """(accepted, with the id of their page; rejected as {"id", "place", "reason"}). Of equal questions the first is
+    kept.
+    """
+    finder = PageFinder(pages)
+    asked: dict[str, str] = {}
+    accepted, rejected = [], []
+    for place, record in placed:
+        page, reason = finder.find(record["document"]) if record["document"] else (None, "")
+        first = asked.setdefault(comparable(record["question"]), place)
+        if first != place:
+            reason = f"duplicate of the question at {first}"
+        if reason:
+            rejected.append({"id": record["id"], "place": place, "reason": reason})
+        else:
+            accepted.append(record | {"document": page})
+    return accepted, rejected
+
+
+class PageFinder:
+    """Which page a person means by `it/vpn`, `it/vpn.md`, `./it/vpn.md` or, where only one page is called so, `vpn`."""
+
+    def __init__(self, pages: Iterable[str]) -> None:
+        self.pages = set(pages)
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for page in sorted(self.pages):
+            self.by_name[PurePosixPath(page).name].append(page)
+
+    def find(self, name: str) -> tuple[str | None, str]:
+        """(page, "") or (None, reason)"""
+        path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")).lstrip("/"))
+        forms = [name, str(path), str(path.with_suffix("")) if path.name else name]
+        for form in forms:
+            if form in self.pages:
+                return form, ""
+        for form in forms[1:]:
+            same = self.by_name.get(PurePosixPath(form).name, [])
+            if len(same) == 1:
+                return same[0], ""
+            if same:
+                return None, f"{len(same)} pages are called {name!r}: {', '.join(same[:5])}; write the full path"
+        return None, f"unknown page {name!r}"
+
+
+def refuse_many(rejected: Sequence[Record], total: int, max_rejected: float) -> None:
+    if len(rejected) > max_rejected * total:
+        head = f"{len(rejected)} of {total} questions are rejected; params/questions.yaml allows a share of {max_rejected:g}"
+        faults = [f"{record['place']}: {record['reason']}" for record in rejected]
+        raise InputError(listing(head + "; mend these", faults))
+
+
+def split(records: Iterable[Record], shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+    """Deal pages, not questions: each by a hash of the seed and its own name, so that a new page moves none of the
+    others.
+
+    A question that the corpus does not answer has no page and goes by its own words. Shares hold approximately.
+    """
+    dealt: dict[str, list[Record]] = {name: [] for name in SPLITS}
+    for record in records:
+        kind = "page" if record["document"] else "question"
+        position = uniform(f"{seed}\0{kind}\0{record['document'] or comparable(record['question'])}")
+        bound = 0.0
+        for name in SPLITS:
+            bound += shares[name]
+            if position < bound or name == SPLITS[-1]:
+                dealt[name].append(record)
+                break
+    return dealt
+
+
+def uniform(text: str) -> float:
+    """In [0, 1), the same for the same text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def refuse_empty(splits: Mapping[str, Sequence[Record]]) -> None:
+    empty = [name for name in SPLITS if not splits[name]]
+    if empty:
+        pages = len({record["document"] for records in splits.values() for record in records})
+        found = ", ".join(f"{name} {len(splits[name])}" for name in SPLITS)
+        raise InputError(
+            f"no question falls to {' and '.join(empty)} ({found}, from {pages} pages); whole pages are dealt, "
+            "so ask about more pages, or change the shares in params/questions.yaml"
+        )
+
+
+def refuse_contaminated(splits: Mapping[str, Sequence[Record]]) -> None:
+    faults = [fault for pair in combinations(SPLITS, 2) for fault in contaminations(*(splits[name] for name in pair))]
+    if faults:
+        raise InputError(listing("one question or page is in two splits; remove one of each pair", faults))
+
+
+def contaminations(used: Sequence[Record], held_out: Sequence[Record]) -> list[str]:
+    """Pairs with the same question but for case, space, punctuation and Unicode form, or with the same source page."""
+    words = {comparable(record["question"]): record["id"] for record in used}
+    pages = {record["document"]: record["id"] for record in used if record["document"]}
+    found = []
+    for record in held_out:
+        if other := words.get(comparable(record["question"])):
+            found.append(f"{other} and {record['id']}: the same question")
+        elif other := pages.get(record["document"]):
+            found.append(f"{other} and {record['id']}: the same page, {record['document']}")
+    return found
+
+
+def counts(splits: Mapping[str, Sequence[Record]], rejected: int) -> dict[str, int]:
+    accepted = [record for records in splits.values() for record in records]
+    return {
+        "ingested": len(accepted) + rejected,
+        "accepted": len(accepted),
+        "rejected": rejected,
+        "unanswerable": sum(record["document"] is None for record in accepted),
+        **{name: len(records) for name, records in splits.items()},
+    }
+
+
+if __name__ == "__main__":
+    run_stage(questions)

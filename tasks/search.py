@@ -1,0 +1,103 @@
+"""Retrieval as it is served: a full-text leg, a vector leg, and their fusion.
+
+Fusion is the convex combination of min-max normalised scores (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid
+Retrieval", TOIS 2023), because reciprocal rank fusion throws away how sure a leg is, and loses to one leg alone on some corpora.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.embedding import Embedder, same_fingerprint
+from tasks.errors import InputError, IntegrityError
+from tasks.records import Record
+from tasks.vectorstore import check_store, connect, table_names
+
+Ranking = list[tuple[str, float]]  # (passage id, score), best first
+FIELDS = ["id", "document", "heading", "text"]
+MAX_QUESTION_CHARACTERS = 8000
+
+
+class Index:
+    """One version of the table, the one that the manifest names, read-only, with the embedder that it expects."""
+
+    def __init__(self, store: str, manifest: Mapping[str, Any], embedder: Embedder) -> None:
+        check_store(store)
+        check_embedder(manifest["embedder"], embedder.identity())
+        self.embedder = embedder
+        self.table = open_version(store, manifest)
+
+    def legs(self, question: str, candidates: int) -> tuple[Ranking, Ranking, dict[str, Record]]:
+        """The text ranking, the vector ranking, and the passages that occur in them by id."""
+        question = checked_question(question)
+        text = self.table.search(question, query_type="fts", fts_columns="embedded").limit(candidates).select(FIELDS).to_list()
+        vector = self.embedder.queries([question])[0]
+        near = self.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(candidates)
+        near = near.select([*FIELDS, "_distance"]).to_list()
+        passages = {row["id"]: {field: row[field] for field in FIELDS} for row in [*text, *near]}
+        return ranked(text, "_score", 1.0), ranked(near, "_distance", -1.0), passages
+
+    def search(self, question: str, settings: Mapping[str, Any]) -> list[Record]:
+        """The k best passages, best first, each with its score."""
+        text, vector, passages = self.legs(question, settings["candidates"])
+        best = fuse(text, vector, settings["text_weight"])[: settings["k"]]
+        return [passages[key] | {"score": round(score, 6)} for key, score in best]
+
+
+def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
+    """The table at the manifest's tag. Raises IntegrityError where it is gone or holds other rows."""
+    database = connect(store)
+    if manifest["table"] not in table_names(database):
+        raise IntegrityError(f"the index at {store} has no table {manifest['table']}; build it: dvc repro --force index")
+    table = database.open_table(manifest["table"])
+    if manifest["tag"] not in table.tags.list():
+        raise IntegrityError(f"table {manifest['table']} has no version tagged {manifest['tag']}; build it: dvc repro --force index")
+    table.checkout(manifest["tag"])
+    if table.count_rows() != manifest["rows"]:
+        raise IntegrityError(f"{manifest['tag']} holds {table.count_rows()} rows, the manifest says {manifest['rows']}; run: tandem doctor")
+    return table
+
+
+def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """A query embedded by another model of the same dimension would give silent nonsense."""
+    for key in ("digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
+        if expected[key] != actual[key]:
+            raise IntegrityError(
+                f"the index was built with {expected['id'] or expected['source']} ({key} {expected[key]}), the embedder here has "
+                f"{actual[key]}; rebuild the index: dvc repro index"
+            )
+    if not same_fingerprint(expected["fingerprint"], actual["fingerprint"]):
+        raise IntegrityError("the embedder gives other vectors than those in the index (fingerprint differs); rebuild: dvc repro index")
+
+
+def checked_question(question: str) -> str:
+    question = question.replace("\x00", " ").strip()
+    if not question:
+        raise InputError("the question is empty; write it in quotes: tandem ask \"How many days of leave do I get?\"")
+    if len(question) > MAX_QUESTION_CHARACTERS:
+        raise InputError(f"the question has {len(question)} characters; the limit is {MAX_QUESTION_CHARACTERS}. Ask for one thing")
+    return question
+
+
+def ranked(rows: Sequence[Mapping[str, Any]], column: str, sign: float) -> Ranking:
+    """Ties by id, so that two builds of the same rows rank alike."""
+    return sorted(((row["id"], sign * row[column]) for row in rows), key=lambda pair: (-pair[1], pair[0]))
+
+
+def fuse(text: Ranking, vector: Ranking, text_weight: float) -> Ranking:
+    """Weight 0 is the vector leg alone, 1 the text leg alone. A passage that one leg did not find scores 0 there."""
+    if text_weight == 0:
+        return vector
+    if text_weight == 1:
+        return text or vector  # no word of the question occurs in the corpus: better near than nothing
+    left, right = normalised(text), normalised(vector)
+    fused = {key: text_weight * left.get(key, 0.0) + (1 - text_weight) * right.get(key, 0.0) for key in left | right}
+    return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def normalised(ranking: Ranking) -> dict[str, float]:
+    """Scores to [0, 1] within one question: a leg's own scale must not decide its weight."""
+    if not ranking:
+        return {}
+    scores = [score for _, score in ranking]
+    low, span = min(scores), max(scores) - min(scores)
+    return {key: (score - low) / span if span else 1.0 for key, score in ranking}

@@ -1,0 +1,58 @@
+"""How DVC runs a stage: `python -m tasks.<stage> --input ... --out ...`.
+
+The paths come from dvc.yaml, the values from params/. A stage's signature is the whole contract: a parameter annotated `Path` or
+`str` becomes a flag of that name, one annotated with a class of tasks.params is read from that class's file.
+"""
+
+import argparse
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from tasks.errors import TandemError
+from tasks.params import Params, load
+
+OUTPUTS = ("out", "metrics")  # the parameters of a stage that it writes; every other path is read
+MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
+
+
+def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None:
+    """Parse flags from the stage's signature, load its params, run it. Errors meant for people become exit codes."""
+    os.umask(0o077)
+    try:
+        stage(**arguments(stage, argv))
+    except TandemError as error:
+        print(f"{stage.__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def arguments(stage: Callable[..., None], argv: list[str] | None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog=f"python -m {stage.__module__}", description=inspect.getdoc(stage))
+    kinds = {name: kind for name, kind in get_type_hints(stage).items() if name != "return"}
+    for name, kind in kinds.items():
+        if not issubclass(kind, Params):
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
+    given = vars(parser.parse_args(argv))
+    return given | {name: load(kind) for name, kind in kinds.items() if issubclass(kind, Params)}
+
+
+def fresh_folder(out: Path) -> Path:
+    """An empty folder at `out`: a stage rewrites its output whole."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    return out
+
+
+def say(message: str) -> None:
+    """Progress for a person, at once (stdout is a pipe under DVC)."""
+    print(message, flush=True)
+
+
+def measure(step: int, **values: float) -> None:
+    """A point of a curve while it happens; the flow that watches this process forwards it to MLflow."""
+    print(MEASURE + json.dumps({"step": step, **values}), flush=True)

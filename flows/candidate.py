@@ -54,7 +54,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
 
 
 def as_release(candidate: Candidate, arm: Arm) -> Release:
-    """The manifest of this candidate with this arm served. An arm without an adapter pins none: nothing of it is in the release."""
+    """The manifest of this candidate with this arm served. An arm without an adapter pins none."""
     embedder = dict(candidate.index["embedder"])
     base_files = folder_digests(candidate.base)
     base = read_json(candidate.base / "tandem.json")

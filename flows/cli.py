@@ -1,7 +1,11 @@
-"""The command line. Exit 0 done, 2 bad input or usage, 3 refused by the gate, 1 anything else. Heavy imports wait until they are needed."""
+"""The command line. Exit 0 done, 2 bad input or usage, 3 refused by the gate, 1 anything else.
+
+Heavy imports wait until they are needed.
+"""
 
 import argparse
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -67,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
     added = add("ingest", "take in documents and questions, replacing those that were there", ingest, show_ingest)
     added.add_argument("--documents", nargs="+", required=True, metavar="PATH", help="folders, files or archives")
     added.add_argument("--questions", metavar="FILE", help="JSONL, JSON or CSV with question, answer, document")
-    added.add_argument("--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name")
+    added.add_argument(
+        "--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name"
+    )
     add("plan", "what would run, and why", plan, show_plan)
     added = add("release", "run the whole chain and promote the result where the gate lets it", release, show_outcome)
     added.add_argument("--adapter", metavar="FOLDER", help="judge this adapter, made elsewhere, in the place of the pipeline's")
@@ -94,9 +100,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def ingest(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
     from flows.ingest import ingest as flow
 
-    quiet()
     return flow(options.documents, options.questions, parse_columns(options.column))
 
 
@@ -114,44 +120,36 @@ def plan(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def release(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
     from flows.release import release as flow
 
-    quiet()
     return flow(options.adapter)
 
 
 def refresh(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
     from flows.refresh import refresh as flow
 
-    quiet()
     return flow()
 
 
 def retrain(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
     from flows.retrain import retrain as flow
 
-    quiet()
     return flow()
 
 
 def rollback(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
     from flows.rollback import rollback as flow
 
-    quiet()
     return flow(options.to, options.reason)
 
 
 def quiet() -> None:
     """Prefect prints a traceback for every error that a flow raises; a person gets one sentence instead. The UI keeps all."""
-    import logging
-
-    from prefect.logging.configuration import setup_logging
-
-    setup_logging()
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if type(handler).__name__ == "PrefectConsoleHandler":
-                handler.setLevel(logging.CRITICAL + 1)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def ask(options: argparse.Namespace, settings: Settings) -> Any:
@@ -209,11 +207,9 @@ def doctor(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def show_ingest(result: Any) -> str:
-    questions = result["questions"]
-    return (
-        f"{result['accepted']} documents accepted, {result['rejected']} rejected (data/documents/rejected.jsonl says why); "
-        f"questions: {', '.join(f'{value} {name}' for name, value in questions.items() if isinstance(value, int))}\nnext: tandem plan"
-    )
+    questions = ", ".join(f"{value} {name}" for name, value in result["questions"].items() if isinstance(value, int))
+    documents = f"{result['accepted']} documents accepted, {result['rejected']} rejected (why: data/documents/rejected.jsonl)"
+    return f"{documents}\nquestions: {questions}\nnext: tandem plan"
 
 
 def show_plan(result: Any) -> str:
@@ -243,18 +239,20 @@ def show_status(result: Any) -> str:
     if live is None:
         return "nothing is live; make a release: tandem release"
     return (
-        f"release {live['number']} ({live['release'][:12]}) is live since {live['since']}: arm {live['arm']}, {live['documents']} documents, "
-        f"{live['passages']} passages\n{live['action']} by {live['by']}: {live['why']}"
+        f"release {live['number']} ({live['release'][:12]}) is live since {live['since']}: arm {live['arm']}, "
+        f"{live['documents']} documents, {live['passages']} passages\n{live['action']} by {live['by']}: {live['why']}"
     )
 
 
 def show_history(result: Any) -> str:
     if not result:
         return "no entries yet; make a release: tandem release"
-    return "\n".join(
-        f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} live: {entry['number'] or '-'}  {entry['who']}: {entry['why'][:140]}"
-        for entry in result
-    )
+    return "\n".join(history_line(entry) for entry in result)
+
+
+def history_line(entry: Any) -> str:
+    live = f"live: {entry['number'] or '-'}"
+    return f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} {live}  {entry['who']}: {entry['why'][:140]}"
 
 
 def show_diff(result: Any) -> str:
@@ -263,7 +261,14 @@ def show_diff(result: Any) -> str:
         names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
         lines += [f"  {kind}: {', '.join(names)}"] if names else []
     for arm, metrics in result["metrics"].items():
-        lines.append(f"  {arm}: " + ", ".join(f"{name} {a:.3f} -> {b:.3f}" for name, (a, b) in metrics.items() if name in ("primary", "fact", "citation", "style")))
+        lines.append(
+            f"  {arm}: "
+            + ", ".join(
+                f"{name} {a:.3f} -> {b:.3f}"
+                for name, (a, b) in metrics.items()
+                if name in ("primary", "fact", "citation", "style")
+            )
+        )
     return "\n".join(lines)
 
 

@@ -102,7 +102,9 @@ def alias(settings: Settings) -> Iterator[Finding]:
     stands = registry.champion_version(settings)
     if newest is None:
         if stands is not None:
-            yield Finding(f"the alias champion stands at version {stands}, the ledger knows no release", "registry", "delete the alias")
+            yield Finding(
+                f"the alias champion stands at version {stands}, the ledger knows no release", "registry", "delete the alias"
+            )
     elif stands != newest.version:
         yield Finding(
             f"the alias champion stands at version {stands}, live is release {newest.number}, version {newest.version}",

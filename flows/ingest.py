@@ -1,4 +1,7 @@
-"""Flow `ingest`: the only door for new data. A snapshot of documents and questions, checked first, swapped in whole, versioned by DVC."""
+"""Flow `ingest`: the only door for new data.
+
+A snapshot of documents and questions, checked first, swapped in whole, versioned by DVC.
+"""
 
 import shutil
 from collections.abc import Mapping

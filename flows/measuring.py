@@ -7,9 +7,10 @@ from flows.ledger import Entry
 from flows.opening import manifest_text, open_manifest
 from flows.promotion import champion_evidence, scratch, sealed_json
 from flows.settings import Settings
+from tasks.answers import AnswerStore
 from tasks.evaluate import Subject, measure_arms, summarise, write_results, yardstick
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
-from tasks.records import Record, file_digest, read_json, read_jsonl
+from tasks.records import Record, read_json, read_jsonl
 
 
 def has_same_yardstick(settings: Settings, champion: Entry, candidate: Candidate) -> bool:
@@ -25,7 +26,15 @@ def remeasure_champion(settings: Settings, champion: Entry, candidate: Candidate
     if not (folder / "report.json").exists():
         assistant = open_manifest(settings, manifest_text(settings, str(champion.release)))
         release, pieces = assistant.release, assistant.pieces
-        subject = Subject(assistant.index, release.retrieval, pieces.base, pieces.adapter, assistant.prompt, assistant.shots)
+        subject = Subject(
+            assistant.index,
+            release.retrieval,
+            pieces.base,
+            pieces.adapter,
+            assistant.prompt,
+            assistant.shots,
+            AnswerStore(settings.answers),
+        )
         measure_into(settings, subject, (release.arm,), candidate, folder, [])
     return folder
 
@@ -38,7 +47,15 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
     searcher = Index(settings.index_uri, candidate.index, Embedder(candidate.embedder))
     prompt = dict(candidate.prompt)
     shots = prompt.pop("shot_messages")
-    subject = Subject(searcher, candidate.retrieval, candidate.base, adapter, PromptParams.model_validate(prompt), shots)
+    subject = Subject(
+        searcher,
+        candidate.retrieval,
+        candidate.base,
+        adapter,
+        PromptParams.model_validate(prompt),
+        shots,
+        AnswerStore(settings.answers),
+    )
     kept = [record for record in read_jsonl(candidate.evaluation / "answers.jsonl") if "lora" not in record["arm"]]
     folder = scratch(settings, "challenge")
     measure_into(settings, subject, ("lora", "rag+lora"), candidate, folder, kept)
@@ -50,11 +67,16 @@ def measure_into(
 ) -> None:
     params, gate = load(EvaluateParams, settings.root / "params"), load(GateParams, settings.root / "params")
     prompt = load(PromptParams, settings.root / "params")
-    tests = candidate.questions / "test.jsonl"
-    answers, golden = measure_arms(subject, arms, read_jsonl(tests), params, gate)
+    asked = questions_of(candidate)
+    answers, golden = measure_arms(subject, arms, asked, params, gate)
     if kept:
         golden = read_json(candidate.evaluation / "golden.json") | golden
-    digest = file_digest(tests)
-    report = summarise([*kept, *answers], digest, params, gate) | {"yardstick": yardstick(digest, params, prompt, gate)}
+    report = summarise([*kept, *answers], yardstick(asked, params, prompt, gate), params, gate)
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder, [*kept, *answers], report, golden, {arm: subject.shots[arm] for arm in ARMS})
+
+
+def questions_of(candidate: Candidate) -> list[Record]:
+    """The test questions that the candidate was asked (the evaluation leaves out those that its adapter had learnt)."""
+    asked = {record["question"] for record in read_jsonl(candidate.evaluation / "answers.jsonl")}
+    return [record for record in read_jsonl(candidate.questions / "test.jsonl") if record["id"] in asked]

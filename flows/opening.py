@@ -47,4 +47,6 @@ def check_tokenizer(release: Release, actual: dict[str, str]) -> None:
     """A changed tokenizer or chat template is another model with the same weights."""
     for name, digest in release.tokenizer.items():
         if actual[name] != digest:
-            raise IntegrityError(f"{name} of the base model has digest {short(actual[name])}, release pins {short(digest)}; run: tandem doctor")
+            raise IntegrityError(
+                f"{name} of the base model has digest {short(actual[name])}, release pins {short(digest)}; run: tandem doctor"
+            )

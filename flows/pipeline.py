@@ -56,7 +56,9 @@ def stage_reasons(repo: Any, target: str | None = None) -> dict[str, list[str]]:
         status = repo.status(targets=[target] if target else None)
     except Exception as error:
         raise dvc_error(error) from error
-    return {name: list(plain_reasons(changes)) for name, changes in status.items() if changes != ["always changed"]}
+    known = read_lock(Path(repo.root_dir))["stages"]
+    reasons = {name: list(plain_reasons(changes)) for name, changes in status.items() if changes != ["always changed"]}
+    return {name: why if name in known or name.endswith(".dvc") else ["has not run yet"] for name, why in reasons.items()}
 
 
 def plain_reasons(changes: list[Any]) -> Iterator[str]:
@@ -98,7 +100,9 @@ def check_metadata(root: Path) -> None:
     """An interrupted `dvc add` leaves an empty .dvc file, which DVC reads as "nothing to do" (and loses documents)."""
     for path in [*root.glob("data/*.dvc"), root / "dvc.lock"]:
         if path.exists() and path.stat().st_size == 0:
-            raise InputError(f"{path.relative_to(root)} is empty (an interrupted DVC command?); delete it and ingest again: tandem ingest")
+            raise InputError(
+                f"{path.relative_to(root)} is empty (an interrupted DVC command?); delete it and ingest again: tandem ingest"
+            )
     lock = root / ".dvc/tmp/rwlock"
     if lock.exists() and lock.stat().st_size == 0:
         lock.unlink()  # DVC refuses every command until a person deletes it; an empty lock locks nothing
@@ -124,9 +128,7 @@ def reproduce(settings: Settings, target: str, execute: Execute, fresh: Callable
     return [bring_up_to_date(settings, stage, execute, fresh) for stage in stage_order(settings.root, target)]
 
 
-def reproduce_only(
-    settings: Settings, stages: list[str], execute: Execute, fresh: Callable[[str], StageRun]
-) -> list[StageRun]:
+def reproduce_only(settings: Settings, stages: list[str], execute: Execute, fresh: Callable[[str], StageRun]) -> list[StageRun]:
     """Bring exactly these up to date, in this order, whatever stands stale above them."""
     return [bring_up_to_date(settings, stage, execute, fresh) for stage in stages]
 

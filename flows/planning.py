@@ -3,6 +3,7 @@
 from typing import Any
 
 from flows import ledger, pipeline
+from flows.comparing import document_changes
 from flows.settings import Settings
 from tasks.records import Record, iterate_jsonl
 
@@ -26,13 +27,15 @@ def plan(settings: Settings) -> Record:
 def adapter_lag(settings: Settings) -> int:
     """Pages that were added, removed or changed since the corpus that the live release's adapter learnt from."""
     entries = ledger.read(settings.ledger)
-    trained = next((entry for entry in reversed(entries) if entry.action == "promote" and learnt_here(settings, entry, entries)), None)
+    trained = next(
+        (entry for entry in reversed(entries) if entry.action == "promote" and learnt_here(settings, entry, entries)), None
+    )
     documents = settings.root / "data/documents/documents.jsonl"
     if trained is None or not documents.exists():
         return 0
     now = {record["id"]: record["digest"] for record in iterate_jsonl(documents)}
-    then = document_list(settings, trained)
-    return sum(now.get(page) != then.get(page) for page in now.keys() | then.keys())
+    changes = document_changes(document_list(settings, trained), now)
+    return sum(len(changes[kind]) for kind in ("changed", "added", "removed"))
 
 
 def learnt_here(settings: Settings, entry: ledger.Entry, entries: list[ledger.Entry]) -> bool:

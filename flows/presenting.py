@@ -36,7 +36,9 @@ def arms_table(verdict: Verdict) -> list[dict[str, str]]:
 
 def verdict_markdown(judgement: Judgement) -> str:
     verdict = judgement.verdict
-    head = f"# {'Accepted' if verdict.accepted else 'Refused'}: release {short(judgement.release_id)}, arm {judgement.release.arm}"
+    head = (
+        f"# {'Accepted' if verdict.accepted else 'Refused'}: release {short(judgement.release_id)}, arm {judgement.release.arm}"
+    )
     reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     notes = "\n".join(f"- {note}" for note in verdict.notes)
     return f"{head}\n\n{reasons}\n\n## Notes\n\n{notes}\n"
@@ -89,7 +91,7 @@ def link_runs(session: Session, address: str) -> None:
 
 
 def ask_approval(settings: Settings, judgement: Judgement) -> None:
-    """TANDEM_APPROVAL=1: the flow run pauses in the Prefect UI until a person says yes. Raises RefusedError on no or no answer."""
+    """TANDEM_APPROVAL=1: the flow run pauses in the Prefect UI until a person says yes. Raises RefusedError if none does."""
     if not settings.approval:
         return
     from prefect.exceptions import FlowPauseTimeout

@@ -1,6 +1,6 @@
-"""The one path on which anything becomes live: judge -> seal -> verify in a fresh process -> register -> commit -> move the alias.
+"""The one path on which anything becomes live: judge, seal, verify in a fresh process, register, commit, move the alias.
 
-Effects come last. Until the ledger entry is created nothing has changed for anybody; once it is, the rest only catches up with it.
+Effects come last. Until the ledger entry is created nothing has changed for anybody; once it is, the rest only catches up.
 """
 
 import json
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,13 @@ def unchanged(settings: Settings, candidate: Candidate) -> bool:
 
 
 def judge(settings: Settings, candidate: Candidate, champion_evaluation: Path | None) -> Judgement:
-    """`champion_evaluation`: the champion's answers to the very questions that the candidate was asked; None in a first release."""
+    """`champion_evaluation`: the champion's answers to the candidate's very questions; None in a first release."""
     entries = ledger.read(settings.ledger)
     champion = ledger.live(entries)
     params = load(GateParams, settings.root / "params")
     report = load_report(candidate.evaluation, index_recall=candidate.recall)
+    if (champion is None) != (champion_evaluation is None):
+        raise ValueError("a champion is judged by its own answers, and only a champion has any: measure it first")
     against, corpus_changed = None, True
     if champion is not None and champion_evaluation is not None:
         pinned = load_release(manifest_text(settings, str(champion.release)))
@@ -78,14 +81,15 @@ def check_not_withdrawn(settings: Settings, judgement: Judgement) -> None:
     """A person who rolled back from this very release must not find it live again tomorrow."""
     entries = ledger.read(settings.ledger)
     withdrawn = [
-        after for before, after in zip(entries, entries[1:], strict=False)
+        after for before, after in pairwise(entries)
         if after.action == "rollback" and before.release == judgement.release_id
     ]  # fmt: skip
     if withdrawn:
         entry = withdrawn[-1]
         raise RefusedError(
-            f"this very release ({short(judgement.release_id)}) was rolled back from by {entry.who} (ledger entry {entry.sequence}: {entry.why}); "
-            f"change something first, or bring it back on purpose: tandem rollback --to {short(judgement.release_id)} --reason ..."
+            f"this very release ({short(judgement.release_id)}) was rolled back from by {entry.who} (ledger entry "
+            f"{entry.sequence}: {entry.why}); change something first, or bring it back on purpose: "
+            f"tandem rollback --to {short(judgement.release_id)} --reason ..."
         )
 
 
@@ -122,7 +126,8 @@ def verify(settings: Settings, identity: str, golden: str) -> None:
         command, cwd=settings.root, env=child_environment(settings), text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False
     )  # fmt: skip
     if done.returncode:
-        raise IntegrityError(f"release {short(identity)} does not verify, nothing was promoted: {(done.stderr or done.stdout).strip()[-2000:]}")
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise IntegrityError(f"release {short(identity)} does not verify, nothing was promoted: {said}")
 
 
 def refuse(settings: Settings, judgement: Judgement, evidence_digests: Mapping[str, str], runs: Mapping[str, str]) -> Entry:

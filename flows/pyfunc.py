@@ -1,7 +1,7 @@
 """What an MLflow version runs: `mlflow.pyfunc.load_model("models:/assistant@champion").predict(["How many days ...?"])`.
 
-Models-from-code: MLflow stores this file as it is, not a pickle. It holds no weights; it opens the release that its manifest names,
-from the stores that the environment names, after verifying every digest.
+Models-from-code: MLflow stores this file as it is, not a pickle. It holds no weights; it opens the release that its manifest
+names, from the stores that the environment names, after verifying every digest.
 """
 
 from typing import Any

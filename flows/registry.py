@@ -53,7 +53,9 @@ def log_model(settings: Settings, run_id: str, manifest: str) -> str:
 def make_registered_model(settings: Settings) -> None:
     from mlflow.exceptions import MlflowException
 
-    text = "One version is one release: base model, adapter, index, embedder and prompt together. Only the alias `champion` moves."
+    text = (
+        "One version is one release: base model, adapter, index, embedder and prompt together. Only the alias `champion` moves."
+    )
     try:
         client(settings.tracking_uri).create_registered_model(MODEL_NAME, description=text)
     except MlflowException as error:

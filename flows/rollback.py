@@ -40,7 +40,7 @@ def choose_target(entries: list[Entry], to: str | None) -> Found:
 
 def check_reason(reason: str) -> None:
     if not reason.strip():
-        raise InputError("a rollback needs a reason for those who come later: --reason \"prices of May were wrong\"")
+        raise InputError('a rollback needs a reason for those who come later: --reason "prices of May were wrong"')
 
 
 @task

@@ -92,4 +92,3 @@ def log(message: str) -> None:
         get_run_logger().info(message)
     except MissingContextError:
         return
-

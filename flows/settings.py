@@ -24,6 +24,7 @@ class Settings:
     home: Path
     index_uri: str
     vectors: Path
+    answers: Path
     ledger: Path
     store: Path
     tracking_uri: str
@@ -46,6 +47,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         home=home,
         index_uri=environment.get("TANDEM_INDEX_URI", str(home / "index")),
         vectors=Path(environment.get("TANDEM_VECTORS", home / "vectors.sqlite")),
+        answers=Path(environment.get("TANDEM_ANSWERS", home / "answers.sqlite")),
         ledger=local_path("TANDEM_LEDGER", environment.get("TANDEM_LEDGER", str(home / "ledger"))),
         store=local_path("TANDEM_STORE", environment.get("TANDEM_STORE", str(home / "store"))),
         tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}"),
@@ -87,6 +89,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "TANDEM_HOME": str(settings.home),
         "TANDEM_INDEX_URI": settings.index_uri,
         "TANDEM_VECTORS": str(settings.vectors),
+        "TANDEM_ANSWERS": str(settings.answers),
         "TANDEM_LEDGER": str(settings.ledger),
         "TANDEM_STORE": str(settings.store),
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
@@ -101,6 +104,8 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",  # stages say what they do in lines; a bar in a pipe is noise
+        "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONWARNINGS": "ignore",  # of libraries, in the middle of a stage's own lines; the tests see them all
         "PYTHONUNBUFFERED": "1",
         **MALLOC,
     }

@@ -1,4 +1,4 @@
-"""The promotion path as a flow runs it: measure the champion, judge, show, seal, and either refuse or verify, register and commit."""
+"""The promotion path as a flow runs it: measure the champion, judge, show, seal; then refuse, or verify, register, commit."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,9 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
     entry = steps.commit(session, judgement, version, evidence)
     say(f"release {entry.number} ({short(judgement.release_id)}, arm {judgement.release.arm}) is live")
     presenting.tag_run(session, {"outcome": "promoted", "release": str(entry.number), "release.id": judgement.release_id})
-    return Outcome("promoted", entry.number, judgement.release_id, judgement.release.arm, list(judgement.verdict.reasons), entry.sequence)
+    return Outcome(
+        "promoted", entry.number, judgement.release_id, judgement.release.arm, list(judgement.verdict.reasons), entry.sequence
+    )
 
 
 def refused(judgement: Judgement, entry: Entry | None, reasons: list[str]) -> Outcome:

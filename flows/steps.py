@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.states import Completed, State
+from prefect.client.schemas import State
+from prefect.states import Completed
 
 from flows import measuring, pipeline, promotion, tracking
 from flows.candidate import Candidate

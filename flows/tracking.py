@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.pipeline import read_lock
 from flows.settings import Settings
-from tasks.records import Record, read_json
 from tasks.errors import InputError
+from tasks.records import Record, read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ def experiment_id(settings: Settings) -> str:
     """The project's experiment; its artifact place is set when it is made, or it would be the folder we happen to be in."""
     mlflow = client(settings.tracking_uri)
     found = mlflow.get_experiment_by_name(settings.project)
-    return found.experiment_id if found else mlflow.create_experiment(settings.project, settings.artifacts or None)
+    return str(found.experiment_id if found else mlflow.create_experiment(settings.project, settings.artifacts or None))
 
 
 @contextmanager
@@ -123,7 +123,9 @@ def log_stage(settings: Settings, run_id: str, stage: str) -> None:
 def log_params(settings: Settings, run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    client(settings.tracking_uri).log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in params.items()])
+    client(settings.tracking_uri).log_batch(
+        run_id, params=[Param(metric_name(key), str(value)[:6000]) for key, value in params.items()]
+    )
 
 
 def log_metrics(settings: Settings, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
@@ -141,10 +143,10 @@ def metric_name(key: str) -> str:
 
 def log_inputs(settings: Settings, run_id: str, deps: list[dict[str, Any]]) -> None:
     """Data dependencies with their DVC digests, so that a run names the bytes it read."""
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401  registers the source
     from mlflow.data.artifact_dataset_sources import register_artifact_dataset_sources  # noqa: F401
     from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401  registers the source
+    from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = []

@@ -1,4 +1,4 @@
-"""A fresh process that opens a sealed release and asks it the golden questions: `python -m flows.verify RELEASE_ID GOLDEN_DIGEST`.
+"""A fresh process that opens a sealed release and asks it the golden questions: `python -m flows.verify RELEASE GOLDEN`.
 
 What it cannot load, a server could not either; it runs before the ledger entry, so a release that does not verify never was live.
 """
@@ -16,7 +16,7 @@ from tasks.errors import IntegrityError, TandemError
 
 
 def verify(settings: Settings, identity: str, golden: str) -> int:
-    """Returns the number of golden questions that were answered as in the evaluation; raises IntegrityError at the first that was not."""
+    """The number of golden questions, each answered as in the evaluation; IntegrityError at the first that was not."""
     assistant = open_manifest(settings, manifest_text(settings, identity))
     if assistant.release_id != identity:
         raise IntegrityError(f"the manifest stored as {identity} is that of {assistant.release_id}")
@@ -24,7 +24,9 @@ def verify(settings: Settings, identity: str, golden: str) -> int:
     for record in asked:
         answer = assistant.ask(record["question"]).answer
         if answer != record["answer"]:
-            raise IntegrityError(f"golden question {record['question']!r} was answered {answer!r}, in the evaluation {record['answer']!r}")
+            raise IntegrityError(
+                f"golden question {record['question']!r} was answered {answer!r}, in the evaluation {record['answer']!r}"
+            )
     return len(asked)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, RefusedError
+from tasks.lineage import LINEAGE, lineage
 from tasks.params import AdapterParams
 from tasks.prompts import check_chat_template
 from tasks.records import Record, read_jsonl, write_json
@@ -26,6 +27,7 @@ def adapter(base: Path, examples: Path, out: Path, metrics: Path, params: Adapte
         proof = prove(trainer.model, curve)
         fresh_folder(out)
         save(trainer.model, out)
+        write_json(out / LINEAGE, lineage(train))
     write_json(metrics, proof | {"seconds": round(time.monotonic() - started, 1), "curve": curve})
     say(f"adapter: validation loss {proof['validation_loss_first']:.3f} -> {proof['validation_loss_best']:.3f}")
 
@@ -53,7 +55,9 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
         train_dataset=data["train"],
         eval_dataset=data["validation"],
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=params.rank, lora_alpha=params.alpha, lora_dropout=params.dropout, target_modules=params.targets),
+        peft_config=LoraConfig(
+            r=params.rank, lora_alpha=params.alpha, lora_dropout=params.dropout, target_modules=params.targets
+        ),
         callbacks=[EarlyStoppingCallback(params.patience), progress_callback()],
     )
     if not any(weight.requires_grad for weight in trainer.model.parameters()):
@@ -83,14 +87,26 @@ def configuration(params: AdapterParams, evaluate_every: int, workspace: Path) -
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         logging_steps=max(1, evaluate_every // 4),
-        gradient_checkpointing=False,  # TRL's default recomputes every activation: up to half as slow, and memory is not short here
+        gradient_checkpointing=False,  # TRL's default recomputes every activation: up to 1.5x the time, to save memory
         seed=params.seed,
         data_seed=params.seed,
-        bf16=torch.cuda.is_available(),
+        bf16=uses_bfloat16(params.precision),
+        use_cpu=not torch.cuda.is_available(),
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def uses_bfloat16(precision: str) -> bool:
+    """Probed, not assumed: a processor without native bfloat16 emulates it, slower than float32."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bfloat16"
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def progress_callback() -> Any:
@@ -115,7 +131,9 @@ CURVE = {"loss": "train_loss", "eval_loss": "validation_loss", "learning_rate": 
 def check_finite(numbers: dict[str, float], step: int) -> None:
     bad = [key for key, value in numbers.items() if not math.isfinite(value)]
     if bad:
-        raise RefusedError(f"{bad[0]} is {numbers[bad[0]]} at step {step}: training diverged. Lower learning_rate in params/adapter.yaml")
+        raise RefusedError(
+            f"{bad[0]} is {numbers[bad[0]]} at step {step}: training diverged. Lower learning_rate in params/adapter.yaml"
+        )
 
 
 def check_lengths(records: list[Record], tokenizer: Any, max_tokens: int) -> None:
@@ -142,7 +160,9 @@ def prove(model: Any, curve: list[dict[str, float]]) -> dict[str, float]:
     """LoRA starts with B = 0, an adapter that changes nothing. Raises RefusedError where it still does, or is no number."""
     norms = [float(weight.detach().norm()) for name, weight in model.named_parameters() if "lora_B" in name]
     if not norms or not all(map(math.isfinite, norms)):
-        raise RefusedError("the adapter has no weights, or weights that are no numbers; lower learning_rate in params/adapter.yaml")
+        raise RefusedError(
+            "the adapter has no weights, or weights that are no numbers; lower learning_rate in params/adapter.yaml"
+        )
     if max(norms) == 0:
         raise RefusedError("the adapter did not change (every B is 0); check learning_rate and targets in params/adapter.yaml")
     losses = [point["validation_loss"] for point in curve if "validation_loss" in point]

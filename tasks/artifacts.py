@@ -47,4 +47,6 @@ def check_config(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     found = [key for key in CODE_KEYS if key in config]
     if found:
-        raise InputError(f"{path}: {found[0]} asks for code from outside transformers, which Tandem never runs; use another model")
+        raise InputError(
+            f"{path}: {found[0]} asks for code from outside transformers, which Tandem never runs; use another model"
+        )

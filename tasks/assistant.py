@@ -78,7 +78,7 @@ class Assistant:
         hits = self.index.search(question, self.release.retrieval) if uses_passages(arm) else []
         generator = self.adapted if uses_adapter(arm) else self.base
         messages, passages = fitting(generator.tokenizer, question, hits, self.prompt, self.shots[arm])
-        text = generator.answers([messages], batch_size=1)[0].text
+        text = generator.answer(messages).text
         return Answer(text, sources(text, passages), arm, self.release_id, messages)
 
 

@@ -76,9 +76,7 @@ def unit(text: str, glue: str = "\n\n", rank: int = BLOCK) -> Unit:
     return Unit(text, size(text), glue, rank)
 
 
-def units(
-    node: SyntaxTreeNode, lines: Sequence[str], max_words: int, glue: str = "\n\n", rank: int = BLOCK
-) -> Iterator[Unit]:
+def units(node: SyntaxTreeNode, lines: Sequence[str], max_words: int, glue: str = "\n\n", rank: int = BLOCK) -> Iterator[Unit]:
     """What is too long is replaced by its parts: a list by items, an item or quote by its blocks, a paragraph by
     sentences.
     """

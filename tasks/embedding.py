@@ -54,7 +54,7 @@ class Embedder:
             "max_tokens": int(self.model.max_seq_length),
             "pooling": pooling(self.model),
             "normalised": True,
-            "fingerprint": [round(float(value), 4) for value in vectors[:, :4].ravel()],
+            "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
         }
 
 

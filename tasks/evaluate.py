@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from tasks.answers import AnswerStore, answer_all, weights_digest
 from tasks.assistant import uses_adapter, uses_passages
 from tasks.embedding import Embedder
 from tasks.gate import cost
 from tasks.generation import Generated, Generator
+from tasks.lineage import LINEAGE, question_key
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams
 from tasks.plots import arms_with_intervals, quality_against_cost
 from tasks.prompts import Message, fitting, shot_messages
-from tasks.records import Record, file_digest, folder_digest, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
 from tasks.search import Index
 from tasks.stage import fresh_folder, run_stage, say
@@ -34,30 +36,41 @@ class Subject:
     adapter: Path | None
     prompt: PromptParams
     shots: Mapping[str, list[Message]]
+    answered: AnswerStore
 
 
 def evaluate(
-    index: Path, embedder: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
-    params: EvaluateParams, prompt: PromptParams, gate: GateParams,
+    index: Path, embedder: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path, metrics: Path,
+    store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
 ) -> None:  # fmt: skip
     """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json and out/*.png; the summary goes to `metrics`."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, prompt)
-    subject = Subject(searcher, settings, base, adapter, prompt, shots)
-    answers, golden = measure_arms(subject, ARMS, read_jsonl(questions / "test.jsonl"), params, gate)
-    identity = {"index": file_digest(index / "manifest.json"), "base": folder_digest(base), "adapter": folder_digest(adapter)}
-    tests = file_digest(questions / "test.jsonl")
-    report = summarise(answers, tests, params, gate) | {"identity": identity, "yardstick": yardstick(tests, params, prompt, gate)}
+    subject = Subject(searcher, settings, base, adapter, prompt, shots, AnswerStore(answers))
+    asked = unseen_by(adapter, read_jsonl(questions / "test.jsonl"))
+    records, golden = measure_arms(subject, ARMS, asked, params, gate)
+    report = summarise(records, yardstick(asked, params, prompt, gate), params, gate)
     fresh_folder(out)
-    write_results(out, answers, report, golden, shots)
+    write_results(out, records, report, golden, shots)
     draw(report, out)
     write_json(metrics, flat_metrics(report))
 
 
-def yardstick(questions: str, params: EvaluateParams, prompt: PromptParams, gate: GateParams) -> str:
-    """A digest of all that turns answers into scores. Reports with different yardsticks are never compared."""
-    return value_digest([questions, params.style, prompt.abstention_patterns, gate.primary.model_dump()])
+def unseen_by(adapter: Path, questions: list[Record]) -> list[Record]:
+    """Test questions that this adapter did not learn. A renamed page is dealt anew, so an older adapter may have seen its questions."""
+    seen = set(read_json(adapter / LINEAGE)["questions"])
+    kept = [record for record in questions if question_key(record["question"]) not in seen]
+    if len(kept) < len(questions):
+        say(f"{len(questions) - len(kept)} test questions left out: the adapter was trained on them")
+    return kept
+
+
+def yardstick(questions: list[Record], params: EvaluateParams, prompt: PromptParams, gate: GateParams) -> Record:
+    """What was asked, and all that turns answers into scores. Reports with different yardsticks are never compared."""
+    digest = value_digest(sorted((record["id"], record["question"], record["document"], record["fact"]) for record in questions))
+    rules = [digest, params.style, prompt.abstention_patterns, gate.primary.model_dump()]
+    return {"questions": digest, "yardstick": value_digest(rules)}
 
 
 def choose_shots(
@@ -76,7 +89,8 @@ def choose_shots(
 def measure_arms(
     subject: Subject, arms: Sequence[Arm], questions: list[Record], params: EvaluateParams, gate: GateParams
 ) -> tuple[list[Record], dict[str, list[Record]]]:
-    """Answers of every arm to every question, scored; and per arm a few answered alone, timed, to be asked again before a promotion."""
+    """Every arm's answers, scored; and per arm a few answered alone and timed, to be asked again before a promotion."""
+    subject.searcher.expect([record["question"] for record in questions])
     ranked = {record["id"]: subject.searcher.search(record["question"], widened(subject.settings)) for record in questions}
     answers: list[Record] = []
     golden: dict[str, list[Record]] = {}
@@ -97,19 +111,23 @@ def widened(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_arm(
-    subject: Subject, arm: Arm, generator: Generator, questions: list[Record], ranked: Mapping[str, list[Record]], params: EvaluateParams
+    subject: Subject, arm: Arm, generator: Generator, questions: list[Record], ranked: Mapping[str, list[Record]],
+    params: EvaluateParams,
 ) -> tuple[list[Record], list[Record]]:  # fmt: skip
     k = subject.settings["k"] if uses_passages(arm) else 0
     built = [
         fitting(generator.tokenizer, record["question"], ranked[record["id"]][:k], subject.prompt, subject.shots[arm])
         for record in questions
     ]
-    generated = generator.answers([messages for messages, _ in built], params.batch_size, label=arm)
-    sample = range(0, len(questions), max(1, len(questions) // params.latency_sample))
+    prompts = [generator.render(messages) for messages, _ in built]
+    weights = weights_digest(subject.base, subject.adapter if uses_adapter(arm) else None)
+    generated = answer_all(generator, subject.answered, weights, prompts, params.batch_size, arm)
+    sample = range(0, len(questions), -(-len(questions) // params.latency_sample))
     timed = {position: generator.timed(built[position][0]) for position in sample}
     golden = [{"question": questions[position]["question"], "answer": found.text} for position, (found, _) in timed.items()]
     records = [
-        answer_record(record, arm, passages, ranked[record["id"]], made) | {"latency_seconds": timed[position][1] if position in timed else None}
+        answer_record(record, arm, passages, ranked[record["id"]], made)
+        | {"latency_seconds": timed[position][1] if position in timed else None}
         for position, (record, (_, passages), made) in enumerate(zip(questions, built, generated, strict=True))
     ]  # fmt: skip
     return records, golden[:3]
@@ -141,7 +159,7 @@ def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateP
     return scored
 
 
-def summarise(answers: list[Record], digest: str, params: EvaluateParams, gate: GateParams) -> Record:
+def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate: GateParams) -> Record:
     """The report: per arm means with intervals, cost, latency; retrieval; which questions these were."""
     arms = {arm: [record for record in answers if record["arm"] == arm] for arm in ARMS}
     arms = {arm: records for arm, records in arms.items() if records}
@@ -149,7 +167,8 @@ def summarise(answers: list[Record], digest: str, params: EvaluateParams, gate: 
     unanswerable = sum(record["document"] is None for record in first)
     return {
         "format": FORMAT,
-        "questions": {"digest": digest, "count": len(first), "unanswerable": unanswerable},
+        "yardstick": mark["yardstick"],
+        "questions": {"digest": mark["questions"], "count": len(first), "unanswerable": unanswerable},
         "arms": {arm: arm_summary(arm, records, params, gate) for arm, records in arms.items()},
         "retrieval": retrieval_summary(answers),
     }
@@ -218,7 +237,7 @@ def flat_metrics(report: Record) -> Record:
         for arm, values in report["arms"].items()
     }
     for arm, values in arms.items():
-        say(f"{arm:9} primary {values['primary']:.3f}  fact {values['fact']:.3f}  citation {values['citation']:.3f}  style {values['style']:.3f}")
+        say(f"{arm:9} " + "  ".join(f"{name} {values[name]:.3f}" for name in ("primary", "fact", "citation", "style")))
     return {"arms": arms, "retrieval": {name: round(value, 4) for name, value in report["retrieval"].items()}}
 
 

@@ -1,7 +1,8 @@
 """Stage `examples`: training examples as the served assistant would see them.
 
-Each question of the training and validation splits comes with the passages that the index as built retrieves for it, shuffled, the
-wrong ones being the hard distractors. A share comes without the right passage (the right answer is then to say so) and a share with no passages at all.
+Each question of the training and validation splits comes with the passages that the index as built retrieves for it, shuffled,
+the wrong ones being the hard distractors. A share comes without the right passage (the right answer is then to say so) and a
+share with no passages at all.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.params import ExamplesParams, PromptParams
 from tasks.prompts import fitting, right_passage, target
-from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
+from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.search import Index
 from tasks.stage import fresh_folder, run_stage, say
 
@@ -21,20 +22,27 @@ def examples(
     index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
     params: ExamplesParams, prompt: PromptParams,
 ) -> None:  # fmt: skip
-    """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages}."""
+    """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     fresh_folder(out)
     counts: dict[str, Any] = {}
     for split in ("train", "validation"):
-        records = read_jsonl(questions / f"{split}.jsonl")
+        records = chosen(read_jsonl(questions / f"{split}.jsonl"), getattr(params, f"max_{split}"), params.seed)
+        searcher.expect([record["question"] for record in records])
         found = [searcher.search(record["question"], settings) for record in records]
         made = [example(record, hits, tokenizer, params, prompt) for record, hits in zip(records, found, strict=True)]
         write_jsonl(out / f"{split}.jsonl", made)
         counts[split] = count(made)
         say(f"examples: {split}: {counts[split]}")
     write_json(metrics, counts)
+
+
+def chosen(records: list[Record], most: int, seed: int) -> list[Record]:
+    """At most `most` questions, by a hash of their ids: a new question displaces one at most."""
+    ranked = sorted(records, key=lambda record: value_digest([seed, record["id"]]))
+    return sorted(ranked[:most], key=lambda record: str(record["id"]))
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -54,6 +62,8 @@ def example(record: Record, hits: list[Record], tokenizer: Any, params: Examples
     right = right_passage(order, record["document"], record.get("fact")) if record["document"] else None
     return {
         "id": record["id"],
+        "question": record["question"],
+        "document": record["document"],
         "kind": "bare" if not order else "with_right" if right is not None else "without_right",
         "passages": [passage["id"] for passage in order],
         "prompt": messages,

@@ -48,9 +48,7 @@ def decide(candidate: Report, champion: Report | None, params: GateParams, corpu
     return judge(candidate, champion, params, rule, thresholds)
 
 
-def judge(
-    candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any]
-) -> Verdict:
+def judge(candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any]) -> Verdict:
     """`decide` for evidence that is sound."""
     weights, pages = params.primary.model_dump(), [answer.page for answer in candidate.of(ARMS[0])]
     columns: Columns = {arm: primaries(candidate.of(arm), weights) for arm in ARMS}
@@ -87,9 +85,9 @@ def all_faults(candidate: Report, champion: Report | None, params: GateParams) -
     """Everything that makes the two reports no evidence, or not comparable."""
     weighed = {name for name, weight in params.primary.model_dump().items() if weight > 0}
     needed = sorted(weighed | {"fact", "abstained"})
-    found = [f"candidate: {fault}" for fault in faults(candidate, ARMS, needed)] + kind_faults(candidate, params)
+    found = [f"Candidate: {fault}" for fault in faults(candidate, ARMS, needed)] + kind_faults(candidate, params)
     if champion is not None:
-        found += [f"champion: {fault}" for fault in faults(champion, (str(champion.served),), needed)]
+        found += [f"Champion: {fault}" for fault in faults(champion, (str(champion.served),), needed)]
         found += pairing_faults(candidate, champion)
     return found
 
@@ -98,10 +96,10 @@ def kind_faults(candidate: Report, params: GateParams) -> list[str]:
     """Both kinds of questions are needed: those that a page answers and, for its floor, those that none does."""
     answerable, found = {answer.document is not None for answer in candidate.answers}, []
     if True not in answerable:
-        found.append("no test question has a source page; add questions that the corpus answers.")
+        found.append("No test question has a source page; add questions that the corpus answers.")
     if False not in answerable and params.floors.abstention > 0:
         found.append(
-            "abstention cannot be measured: every test question has a source page; add questions that the corpus does "
+            "Abstention cannot be measured: every test question has a source page; add questions that the corpus does "
             "not answer, or set floors.abstention to 0 in params/gate.yaml."
         )
     return found
@@ -110,22 +108,20 @@ def kind_faults(candidate: Report, params: GateParams) -> list[str]:
 def pairing_faults(candidate: Report, champion: Report) -> list[str]:
     if champion.questions_digest != candidate.questions_digest:
         here, there = candidate.questions_digest[:12], champion.questions_digest[:12]
-        return [f"the champion was measured on other questions ({there}, now {here}); measure it again on these."]
+        return [f"The champion was measured on other questions ({there}, now {here}); measure it again on these."]
     if {answer.question for answer in champion.answers} != {answer.question for answer in candidate.answers}:
-        return ["candidate and champion answer different questions under one digest; run both evaluations again."]
+        return ["Candidate and champion answer different questions under one digest; run both evaluations again."]
     if champion.yardstick != candidate.yardstick:
-        return [
-            "the champion was scored by other rules (style, abstention or weights changed); score it again by these."
-        ]
+        return ["The champion was scored by other rules (style, abstention or weights changed); score it again by these."]
     return []
 
 
 def recall_faults(candidate: Report, params: GateParams) -> list[str]:
     recall = candidate.index_recall
     if recall is None or not 0 <= recall <= 1:
-        return [f"the index's recall against the exact scan is not known (found {recall}); run: dvc repro index."]
+        return [f"The index's recall against the exact scan is not known (found {recall}); run: dvc repro index."]
     if recall < params.min_recall:
-        return [f"the index finds {recall:.3f} of what an exact scan finds; min_recall is {params.min_recall}."]
+        return [f"The index finds {recall:.3f} of what an exact scan finds; min_recall is {params.min_recall}."]
     return []
 
 
@@ -134,13 +130,11 @@ def few_questions(pages: Sequence[str], resolved: Resolution, params: GateParams
     if len(pages) < params.min_questions:
         smallest = known(resolved.smallest_difference)
         found.append(
-            f"need at least {params.min_questions} test questions (have {len(pages)}); smallest detectable difference "
+            f"Need at least {params.min_questions} test questions (have {len(pages)}); smallest detectable difference "
             f"would be {'unknown' if smallest is None else f'{smallest:.2f}'}."
         )
     if len(set(pages)) < 2:
-        found.append(
-            "all test questions come from one page, which says nothing about the others; add questions on other pages."
-        )
+        found.append("All test questions come from one page, which says nothing about the others; add questions on other pages.")
     return found
 
 
@@ -206,7 +200,7 @@ def choose(
     """The cheapest arm proven within the margin of every other above the floors; else the champion's arm; else the best."""
     above = {row.arm: row for row in rows if row.above_floors}
     if not above:
-        return None, ["no arm is above the floors."]
+        return None, ["No arm is above the floors."]
     lowest = {arm: [c.low for c in comparisons if c.arm == arm and c.other in above] for arm in above}
     proven = [above[arm] for arm, lows in lowest.items() if min(lows, default=0.0) > -margin]
     if proven:
@@ -217,9 +211,7 @@ def choose(
             f"{described(above[served])}: no arm is proven to be within {margin:.2f} of the best, so the live arm stays."
         ]
     row = max(above.values(), key=lambda row: (row.mean, -row.cost))
-    return row.arm, [
-        f"{described(row)}: no arm is proven to be within {margin:.2f} of the best, so the best mean is taken."
-    ]
+    return row.arm, [f"{described(row)}: no arm is proven to be within {margin:.2f} of the best, so the best mean is taken."]
 
 
 # --- Champion
@@ -240,9 +232,7 @@ def against_champion(
     saved = np.subtract(costs(live, params.cost), costs(answers, params.cost))
     cheaper = float(bounds(saved, pages, alpha, *sampling, span=0).low[0]) > 0
     comparison = compared([(arm, f"champion ({champion.served})")], found)[0]
-    resolved = resolution(
-        float(found.standard_error[0]), found.critical, len(pages), len(set(pages)), params.margin, alpha
-    )
+    resolved = resolution(float(found.standard_error[0]), found.critical, len(pages), len(set(pages)), params.margin, alpha)
     proven = comparison.low > (0 if rule == "better" and not cheaper else -params.margin)
     sentences = champion_sentences(comparison, rule, params.margin, cheaper, float(saved.mean()), proven)
     return [comparison], resolved, sentences, proven

@@ -1,7 +1,7 @@
 """Greedy answers from a base model, with or without an adapter merged into it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Generator:
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype, use_safetensors=True)
         self.model = merged(model, adapter).to(self.device).eval()
+        self.decoding = {"do_sample": False, "max_new_tokens": max_new_tokens, "dtype": str(dtype)}
         self.model.generation_config = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -38,17 +39,17 @@ class Generator:
             pad_token_id=self.tokenizer.pad_token_id,
         )
 
-    def answers(self, conversations: Sequence[list[Message]], batch_size: int, label: str = "") -> list[Generated]:
-        """One answer per conversation, in their order. Batches are made of prompts of similar length: less padding."""
-        prompts = [self.render(messages) for messages in conversations]
-        order = sorted(range(len(prompts)), key=lambda position: len(prompts[position]))
-        found: dict[int, Generated] = {}
+    def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
+        """Rendered prompts to answers, a batch at a time, made of prompts of similar length: less padding."""
+        order = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
         for start in range(0, len(order), batch_size):
-            positions = order[start : start + batch_size]
-            found |= zip(positions, self._generate([prompts[position] for position in positions]), strict=True)
-            if label and (start // batch_size) % 8 == 0:
-                say(f"{label}: {len(found)} of {len(prompts)} answers")
-        return [found[position] for position in range(len(prompts))]
+            batch = order[start : start + batch_size]
+            yield dict(zip(batch, self._generate(batch), strict=True))
+            if (start // batch_size) % 8 == 7:
+                say(f"{label}: {start + len(batch)} of {len(order)} answers")
+
+    def answer(self, messages: list[Message]) -> Generated:
+        return self._generate([self.render(messages)])[0]
 
     def render(self, messages: list[Message]) -> str:
         return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
@@ -56,7 +57,7 @@ class Generator:
     def timed(self, messages: list[Message]) -> tuple[Generated, float]:
         """One answer alone, and the seconds that a person would wait for it."""
         started = time.perf_counter()
-        answer = self._generate([self.render(messages)])[0]
+        answer = self.answer(messages)
         return answer, time.perf_counter() - started
 
     def _generate(self, prompts: list[str]) -> list[Generated]:

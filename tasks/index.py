@@ -23,9 +23,7 @@ FORMAT = 1
 COLUMNS = ("id", "document", "heading", "text", "embedded")
 
 
-def index(
-    chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams
-) -> None:
+def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams) -> None:
     """Bring the table at `store` to the passages in `chunks`, tag it, and write out/manifest.json."""
     started = time.monotonic()
     check_store(store)
@@ -99,9 +97,7 @@ def arrow_rows(passages: list[Record], cache: VectorStore, dimension: int) -> "p
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_rows(
-    database: Any, table: Any | None, name: str, rows: "pa.Table", gone: list[str], params: IndexParams
-) -> Any:
+def write_rows(database: Any, table: Any | None, name: str, rows: "pa.Table", gone: list[str], params: IndexParams) -> Any:
     """One commit for the rows, at most two for the index structures, whatever the size of the change."""
     from lancedb.expr import col, lit
 
@@ -129,7 +125,7 @@ def build_structures(table: Any, params: IndexParams) -> None:
 
 
 def keep_everything_and_optimize(table: Any) -> None:
-    """Fold new rows into the structures. The cutoff keeps old versions: cleaning up beside a tag raises (retention is a flow's)."""
+    """Fold new rows into the structures. The cutoff keeps old versions: cleaning up beside a tag raises."""
     from datetime import timedelta
 
     table.optimize(cleanup_older_than=timedelta(days=36500))

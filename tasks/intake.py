@@ -87,9 +87,7 @@ def refuse_overlap(sources: Sequence[Path], target: Path) -> None:
     place = target.resolve()
     for source in sources:
         if not source.exists():
-            raise InputError(
-                f"{source} does not exist (looked at {source.absolute()}); check the path after --documents"
-            )
+            raise InputError(f"{source} does not exist (looked at {source.absolute()}); check the path after --documents")
         if not source.is_dir() and not source.is_file():  # reading /dev/zero or a FIFO would never end
             raise InputError(f"{source} is neither a folder nor a plain file")
         real = source.resolve()
@@ -162,7 +160,7 @@ def archive_entries(archive: Path, stack: ExitStack) -> list[Entry]:
 
 
 def tar_entries(archive: Path, stack: ExitStack) -> Iterator[Entry]:
-    opened = stack.enter_context(tarfile.open(archive))
+    opened = stack.enter_context(tarfile.open(archive))  # noqa: SIM115 (the stack closes it)
     unpacked = 0
     for member in opened:
         name = safe_name(member.name, archive)
@@ -190,16 +188,14 @@ def zip_entries(archive: Path, stack: ExitStack) -> Iterator[Entry]:
 def safe_name(name: str, archive: Path) -> str:
     """The member's path below the target, or "" for a hidden one."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or path.parts[:1] and path.parts[0].endswith(":"):
+    if path.is_absolute() or ".." in path.parts or (path.parts[:1] and path.parts[0].endswith(":")):
         raise InputError(f"{archive}: member {name!r} would land outside the folder; pack it with relative paths")
     return "" if any(part.startswith(".") for part in path.parts) else str(path)
 
 
 def refuse_bomb(unpacked: int, archive: Path) -> None:
     if unpacked > MAX_UNPACKED:
-        raise InputError(
-            f"{archive} unpacks to more than {MAX_UNPACKED:,} bytes; unpack it yourself and give the folder"
-        )
+        raise InputError(f"{archive} unpacks to more than {MAX_UNPACKED:,} bytes; unpack it yourself and give the folder")
 
 
 def refuse_unusable(entries: Sequence[Entry], sources: Iterable[Path]) -> None:
@@ -216,9 +212,7 @@ def refuse_unusable(entries: Sequence[Entry], sources: Iterable[Path]) -> None:
 def refuse_without_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise InputError(
-            f"no space: {needed:,} bytes are needed, {free:,} are free at {folder}; free some and run it again"
-        )
+        raise InputError(f"no space: {needed:,} bytes are needed, {free:,} are free at {folder}; free some and run it again")
 
 
 def write(entries: Sequence[Entry], folder: Path) -> None:

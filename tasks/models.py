@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.artifacts import ALLOWED, check_model_folder
 from tasks.errors import InputError
-from tasks.params import EmbedderSource, ModelsParams, ModelSource
+from tasks.params import EmbedderSource, ModelSource, ModelsParams
 from tasks.records import file_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
 

@@ -102,9 +102,7 @@ def json_list(path: Path, text: str) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); one object a line is called .jsonl") from error
     if not isinstance(values, list):
-        raise InputError(
-            f"{path} must hold a list of questions: [{{...}}, ...]; or write one object a line into a .jsonl"
-        )
+        raise InputError(f"{path} must hold a list of questions: [{{...}}, ...]; or write one object a line into a .jsonl")
     for number, value in enumerate(values, start=1):
         yield as_row(f"{path.name}: record {number}", value)
 

@@ -132,6 +132,8 @@ class ExamplesParams(Params):
     file = "examples.yaml"
     bare_share: Share
     without_right_share: Share
+    max_train: Positive
+    max_validation: Positive
     seed: Natural
 
 
@@ -149,6 +151,7 @@ class AdapterParams(Params):
     evaluations: Positive
     patience: Positive
     max_tokens: Positive
+    precision: Literal["auto", "float32", "bfloat16"]
     threads: Natural
     seed: Natural
 

@@ -55,7 +55,7 @@ def parse(data: bytes, kind: str, stem: str, max_bytes: int, max_pages: int) -> 
     text, cleaned = clean(source)
     text = text.strip("\n").rstrip()
     if not text.strip():
-        raise Unreadable("empty: no text is left without markup, navigation and hidden parts")
+        raise Unreadable("empty: no text is left without front matter, navigation and hidden parts")
     title = clean(title or first_heading(text) or fallback or readable(stem))[0]
     return Page(textwrap.shorten(title, MAX_TITLE, placeholder="..."), text + "\n", cleaned)
 

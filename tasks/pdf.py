@@ -14,7 +14,7 @@ from tasks.texts import Unreadable
 
 HEADING = 1.15  # a line this much larger than the body's type is a heading
 GAP = 1.3  # lines this much further apart than usual belong to two paragraphs
-LETTER = 0.55  # mean width of a letter in ems, to guess where a piece of text ends
+LETTER = 0.5  # mean width of a letter in ems, to guess where a piece of text ends
 BULLET = re.compile(r"[-*\u2022\u25cf\u2013]\s+(?=\S)")
 NUMBER = re.compile(r"\d{1,3}[.)]\s+\S")
 

@@ -35,9 +35,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def conversation(
-    question: str, passages: Sequence[Record], prompt: PromptParams, shots: Sequence[Message]
-) -> list[Message]:
+def conversation(question: str, passages: Sequence[Record], prompt: PromptParams, shots: Sequence[Message]) -> list[Message]:
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     return [*system, *shots, user_message(question, passages, prompt)]
 
@@ -87,7 +85,7 @@ def right_passage(passages: Sequence[Record], document: str, fact: str | None) -
     """Index of the passage of the right page, the one that states the fact where one does."""
     right = [position for position, passage in enumerate(passages) if passage["document"] == document]
     stating = [position for position in right if fact and fact in passages[position]["text"]]
-    return (stating or right or [None])[0]
+    return next(iter(stating or right), None)
 
 
 def abstains(answer: str, patterns: Sequence[str]) -> bool:

@@ -57,9 +57,7 @@ def load_report(folder: Path, index_recall: float | None = None, served: str | N
     report, answers = read_json(path), read_jsonl(folder / "answers.jsonl")
     try:
         if report["format"] != FORMAT:
-            raise InputError(
-                f"{path} has format {report['format']!r}; this Tandem reads {FORMAT}. Run: dvc repro evaluate"
-            )
+            raise InputError(f"{path} has format {report['format']!r}; this Tandem reads {FORMAT}. Run: dvc repro evaluate")
         digest, count = str(report["questions"]["digest"]), int(report["questions"]["count"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} lacks format or questions ({error!r}). Run: dvc repro evaluate") from error
@@ -71,13 +69,9 @@ def read_answer(path: Path, place: int, record: Record) -> Answer:
     """Shape only: whether scores and tokens are numbers is for the gate to say, for every answer at once."""
     try:
         question, document, arm, scores = (record[key] for key in ("question", "document", "arm", "scores"))
-        return Answer(
-            str(question), document, str(arm), dict(scores), record["prompt_tokens"], record["completion_tokens"]
-        )
+        return Answer(str(question), document, str(arm), dict(scores), record["prompt_tokens"], record["completion_tokens"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: answer {place}: {error!r} is missing or malformed. Run: dvc repro evaluate"
-        ) from error
+        raise InputError(f"{path}: answer {place}: {error!r} is missing or malformed. Run: dvc repro evaluate") from error
 
 
 def faults(report: Report, arms: Sequence[str], scores: Sequence[str]) -> list[str]:
@@ -88,9 +82,7 @@ def faults(report: Report, arms: Sequence[str], scores: Sequence[str]) -> list[s
     found = [fault for arm in arms for fault in arm_faults(arm, report.of(arm), pages, scores)]
     if len(pages) != report.questions_count or not pages:
         found.append(f"report.json counts {report.questions_count} questions, answers.jsonl holds {len(pages)}.")
-    found += listed(
-        "the arms disagree about the source page of {}", [name for name, those in pages.items() if len(those) > 1]
-    )
+    found += listed("the arms disagree about the source page of {}", [name for name, those in pages.items() if len(those) > 1])
     found += listed("unknown arm: {}", {answer.arm for answer in report.answers} - set(ARMS))
     return found
 

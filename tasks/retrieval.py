@@ -1,4 +1,4 @@
-"""Stage `retrieval`: fusion weight and number of passages, chosen on the validation questions, with the curve behind the choice."""
+"""Stage `retrieval`: fusion weight and number of passages, chosen on the validation questions, with the curve behind it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ def retrieval(
     asked = [record for record in read_jsonl(questions / "validation.jsonl") if record["document"]]
     if not asked:
         raise InputError("no validation question names a page; retrieval cannot be chosen. Add pairs with a document")
+    searcher.expect([record["question"] for record in asked])
     legs = {record["id"]: searcher.legs(record["question"], params.candidates) for record in asked}
     relevant = {record["id"]: record["document"] for record in asked}
     settings, curve = choose(legs, relevant, params)
@@ -65,7 +66,9 @@ def clearly_better(
     """A paired bootstrap over pages; the guard for unseen pages is off, because either choice is safe to serve."""
     order = sorted(pages)
     difference = np.array([challenger[question] - holder[question] for question in order])
-    found = bounds(difference, [pages[question] for question in order], 1 - params.confidence, params.resamples, params.seed, span=0)
+    found = bounds(
+        difference, [pages[question] for question in order], 1 - params.confidence, params.resamples, params.seed, span=0
+    )
     return bool(found.low[0] > 0)
 
 

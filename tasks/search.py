@@ -7,7 +7,7 @@ Retrieval", TOIS 2023), because reciprocal rank fusion throws away how sure a le
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.embedding import Embedder, same_fingerprint
+from tasks.embedding import Embedder, Vectors, same_fingerprint
 from tasks.errors import InputError, IntegrityError
 from tasks.records import Record
 from tasks.vectorstore import check_store, connect, table_names
@@ -25,12 +25,19 @@ class Index:
         check_embedder(manifest["embedder"], embedder.identity())
         self.embedder = embedder
         self.table = open_version(store, manifest)
+        self.embedded: dict[str, Vectors] = {}
+
+    def expect(self, questions: Sequence[str]) -> None:
+        """Embed many questions in batches ahead of their searches: several times faster than one at a time."""
+        cleaned = [checked_question(question) for question in questions]
+        self.embedded |= zip(cleaned, self.embedder.queries(cleaned), strict=True)
 
     def legs(self, question: str, candidates: int) -> tuple[Ranking, Ranking, dict[str, Record]]:
         """The text ranking, the vector ranking, and the passages that occur in them by id."""
         question = checked_question(question)
-        text = self.table.search(question, query_type="fts", fts_columns="embedded").limit(candidates).select(FIELDS).to_list()
-        vector = self.embedder.queries([question])[0]
+        text = self.table.search(question, query_type="fts", fts_columns="embedded").limit(candidates)
+        text = text.select([*FIELDS, "_score"]).to_list()
+        vector = self.embedded[question] if question in self.embedded else self.embedder.queries([question])[0]
         near = self.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(candidates)
         near = near.select([*FIELDS, "_distance"]).to_list()
         passages = {row["id"]: {field: row[field] for field in FIELDS} for row in [*text, *near]}
@@ -50,10 +57,14 @@ def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
         raise IntegrityError(f"the index at {store} has no table {manifest['table']}; build it: dvc repro --force index")
     table = database.open_table(manifest["table"])
     if manifest["tag"] not in table.tags.list():
-        raise IntegrityError(f"table {manifest['table']} has no version tagged {manifest['tag']}; build it: dvc repro --force index")
+        raise IntegrityError(
+            f"table {manifest['table']} has no version tagged {manifest['tag']}; build it: dvc repro --force index"
+        )
     table.checkout(manifest["tag"])
     if table.count_rows() != manifest["rows"]:
-        raise IntegrityError(f"{manifest['tag']} holds {table.count_rows()} rows, the manifest says {manifest['rows']}; run: tandem doctor")
+        raise IntegrityError(
+            f"{manifest['tag']} holds {table.count_rows()} rows, the manifest says {manifest['rows']}; run: tandem doctor"
+        )
     return table
 
 
@@ -66,15 +77,19 @@ def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> No
                 f"{actual[key]}; rebuild the index: dvc repro index"
             )
     if not same_fingerprint(expected["fingerprint"], actual["fingerprint"]):
-        raise IntegrityError("the embedder gives other vectors than those in the index (fingerprint differs); rebuild: dvc repro index")
+        raise IntegrityError(
+            "the embedder gives other vectors than those in the index (fingerprint differs); rebuild: dvc repro index"
+        )
 
 
 def checked_question(question: str) -> str:
     question = question.replace("\x00", " ").strip()
     if not question:
-        raise InputError("the question is empty; write it in quotes: tandem ask \"How many days of leave do I get?\"")
+        raise InputError('the question is empty; write it in quotes: tandem ask "How many days of leave do I get?"')
     if len(question) > MAX_QUESTION_CHARACTERS:
-        raise InputError(f"the question has {len(question)} characters; the limit is {MAX_QUESTION_CHARACTERS}. Ask for one thing")
+        raise InputError(
+            f"the question has {len(question)} characters; the limit is {MAX_QUESTION_CHARACTERS}. Ask for one thing"
+        )
     return question
 
 

@@ -61,9 +61,9 @@ class Resolution:
 def by_page(values: Floats, pages: Sequence[str]) -> Pages:
     """values (N, K) or (N,). Independent of the order of the questions, to the last bit. Raises ValueError on bad input."""
     values = np.asarray(values, dtype=np.float64)
-    values = values.reshape(len(values), -1)
     if len(values) != len(pages) or not len(pages):
         raise ValueError(f"{len(values)} values for {len(pages)} questions; there must be one each, and at least one")
+    values = values.reshape(len(values), -1)
     if not np.isfinite(values).all():
         raise ValueError("a value is NaN or infinite")
     _, where = np.unique(np.asarray(pages), return_inverse=True)

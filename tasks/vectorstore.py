@@ -16,7 +16,9 @@ def check_store(store: str) -> None:
     if not store:
         raise InputError("no place for the index: set TANDEM_INDEX_URI, or run through `make` or `tandem`, which set it")
     if scheme and scheme[1] not in SAFE_SCHEMES:
-        raise InputError(f"TANDEM_INDEX_URI={store}: {scheme[1]}:// has no safe commit; use a folder or {', '.join(SAFE_SCHEMES)}")
+        raise InputError(
+            f"TANDEM_INDEX_URI={store}: {scheme[1]}:// has no safe commit; use a folder or {', '.join(SAFE_SCHEMES)}"
+        )
 
 
 def connect(store: str) -> Any:

@@ -79,11 +79,7 @@ def distances(rows: Sequence[ArmRow], comparisons: Sequence[Comparison], arm: st
     if arm is None:
         return [f"{described(row)}." for row in rows]
     others = {row.arm: row for row in rows if row.arm != arm}
-    return [
-        f"{described(others[c.arm])}; {spread(c)} than {arm}."
-        for c in comparisons
-        if c.other == arm and c.arm in others
-    ]
+    return [f"{described(others[c.arm])}; {spread(c)} than {arm}." for c in comparisons if c.other == arm and c.arm in others]
 
 
 def described(row: ArmRow) -> str:
@@ -101,21 +97,17 @@ def signed(value: float) -> str:
     return f"{abs(value):.2f} {'better' if value >= 0.005 else 'worse' if value <= -0.005 else 'apart'}"
 
 
-def champion_sentences(
-    comparison: Comparison, rule: Rule, margin: float, cheaper: bool, saved: float, proven: bool
-) -> list[str]:
-    measured = f"against the {comparison.other}, {comparison.arm} is {spread(comparison)}"
+def champion_sentences(comparison: Comparison, rule: Rule, margin: float, cheaper: bool, saved: float, proven: bool) -> list[str]:
+    measured = f"Against the {comparison.other}, {comparison.arm} is {spread(comparison)}"
     price = (
-        f"costs {abs(saved):.1f} token equivalents {'less' if saved > 0 else 'more'} per answer"
-        if saved
-        else "costs the same"
+        f"costs {abs(saved):.1f} token equivalents {'less' if saved > 0 else 'more'} per answer" if saved else "costs the same"
     )
     if rule == "not worse":
         wanted = f"the corpus changed, so it has to be no more than {margin:.2f} worse"
     elif cheaper:
         wanted = f"the corpus is unchanged, but it {price}, so it has to be no more than {margin:.2f} worse"
     else:
-        wanted = f"the corpus is unchanged and it {price}, with no proven saving, so it has to be better"
+        wanted = f"the corpus is unchanged and no saving is proven (it {price}), so it has to be better"
     if proven:
         return [f"{measured}: {wanted}, which is proven."]
     worse = comparison.high < (0 if rule == "better" and not cheaper else -margin)

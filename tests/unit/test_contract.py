@@ -17,7 +17,7 @@ from tasks.stage import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STORES = ("store", "vectors")  # flags whose place the environment names; DVC does not track them
+STORES = ("store", "vectors", "answers")  # flags whose place the environment names; DVC does not track them
 
 
 def names(entries: list[Any]) -> list[str]:
@@ -49,7 +49,9 @@ def imported(module: Path) -> frozenset[str]:
             path = ROOT / f"{str(node.module).replace('.', '/')}.py"
             assert path.exists(), f"{module} imports {node.module}"
             found |= {path.relative_to(ROOT).as_posix(), *imported(path)}
-        assert not (isinstance(node, ast.Import) and any(name.name.startswith("tasks") for name in node.names)), "write: from tasks.x import y"
+        assert not (isinstance(node, ast.Import) and any(name.name.startswith("tasks") for name in node.names)), (
+            "write: from tasks.x import y"
+        )
     return frozenset(found)
 
 
@@ -114,4 +116,8 @@ def test_no_task_names_a_data_path() -> None:
 def test_the_stores_in_dvc_yaml_default_to_where_the_settings_put_them() -> None:
     text = (ROOT / "dvc.yaml").read_text()
     defaults = set(re.findall(r"\$\{(TANDEM_\w+):-([^}]+)\}", text))
-    assert defaults == {("TANDEM_INDEX_URI", ".tandem/index"), ("TANDEM_VECTORS", ".tandem/vectors.sqlite")}
+    assert defaults == {
+        ("TANDEM_INDEX_URI", ".tandem/index"),
+        ("TANDEM_VECTORS", ".tandem/vectors.sqlite"),
+        ("TANDEM_ANSWERS", ".tandem/answers.sqlite"),
+    }

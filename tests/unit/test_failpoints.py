@@ -58,9 +58,7 @@ def test_kill_and_stop_send_this_process_the_signal(action: str, expected: signa
 
 
 @pytest.mark.parametrize("setting", ["x", "x:explode", "x:kill:0", "x:kill:-1", "x:kill:2:3", ":kill", "x:kill "])
-def test_a_setting_of_another_form_is_an_error_not_a_test_that_passes(
-    setting: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_of_another_form_is_an_error_not_a_test_that_passes(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_FAILPOINT", setting)
     with pytest.raises(InputError, match=r"write <name>:<kill\|raise\|stop>"):
         failpoint("test.here")

@@ -60,7 +60,7 @@ def with_scores(old: Answer, **scores: float | None) -> Answer:
 
 
 def text(verdict: Verdict) -> str:
-    return " ".join(verdict.reasons)
+    return " ".join(verdict.reasons).lower()
 
 
 def test_a_first_release_serves_the_arm_that_is_clearly_best() -> None:
@@ -93,7 +93,7 @@ def test_an_arm_below_a_floor_is_not_served_however_good_or_cheap() -> None:
 def test_no_arm_above_the_floors_is_refused_with_the_figures() -> None:
     verdict = decide(report(1, dict.fromkeys(ARMS, 0.1)), None, PARAMS, corpus_changed=True)
     assert (verdict.accepted, verdict.arm) == (False, None)
-    assert verdict.reasons[0] == "no arm is above the floors."
+    assert verdict.reasons[0] == "No arm is above the floors."
     assert len([reason for reason in verdict.reasons if "is below the floor" in reason]) == 4
 
 
@@ -159,12 +159,10 @@ def test_noise_alone_is_seldom_promoted_on_an_unchanged_corpus() -> None:
     def retrained(seed: int, **fields: Any) -> Report:
         random = np.random.default_rng(seed + 5000)
         noisy = report(seed, **fields)
-        return changed(
-            noisy, lambda old: replace(old, completion_tokens=old.completion_tokens + int(random.integers(-3, 4)))
-        )
+        return changed(noisy, lambda old: replace(old, completion_tokens=old.completion_tokens + int(random.integers(-3, 4))))
 
-    found = [decide(retrained(s), retrained(s + 1000, served="rag+lora"), PARAMS, False) for s in range(120)]
-    assert sum(verdict.accepted for verdict in found) <= 11  # 6 expected at most; 11 is two standard deviations above
+    found = [decide(retrained(s), retrained(s + 1000, served="rag+lora"), PARAMS, False) for s in range(80)]
+    assert sum(verdict.accepted for verdict in found) <= 8  # 4 expected at most; of 300, 14 were
 
 
 @pytest.mark.parametrize(
@@ -285,9 +283,7 @@ def test_a_report_is_read_from_the_files_that_the_stage_writes(tmp_path: Path) -
         for a in found.answers
     ]
     write_jsonl(tmp_path / "answers.jsonl", rows)
-    write_json(
-        tmp_path / "report.json", {"format": 1, "questions": {"digest": "d" * 64, "count": 260}, "yardstick": "y"}
-    )
+    write_json(tmp_path / "report.json", {"format": 1, "questions": {"digest": "d" * 64, "count": 260}, "yardstick": "y"})
     assert load_report(tmp_path, index_recall=1.0) == replace(found, yardstick="y")
     del rows[4]["scores"]
     write_jsonl(tmp_path / "answers.jsonl", rows)
@@ -295,9 +291,7 @@ def test_a_report_is_read_from_the_files_that_the_stage_writes(tmp_path: Path) -
         load_report(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"format": 2, "questions": {}}, {"format": 1, "questions": {"digest": "d"}}, []]
-)
+@pytest.mark.parametrize("content", [{}, {"format": 2, "questions": {}}, {"format": 1, "questions": {"digest": "d"}}, []])
 def test_a_report_of_another_shape_or_format_is_refused(content: object, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "answers.jsonl", [])
     write_json(tmp_path / "report.json", content)

@@ -30,7 +30,8 @@ A, B, C = "a1" * 32, "b2" * 32, "c3" * 32
 def draft(**changes: Any) -> Draft:
     fields = {
         "action": "promote", "release": A, "number": 1, "version": 1, "candidate": None, "who": "ada",
-        "why": "it is better", "at": "2026-01-31T09:30:00+00:00", "evidence": {"report": "e" * 64}, "runs": {"mlflow": "12ab"},
+        "why": "it is better", "at": "2026-01-31T09:30:00+00:00", "evidence": {"report": "e" * 64},
+        "runs": {"mlflow": "12ab"},
     }  # fmt: skip
     return Draft.model_validate(fields | changes)
 
@@ -98,9 +99,7 @@ def test_a_release_keeps_its_number_and_new_ones_count_on(releases: list[str]) -
 
 def test_who_judged_against_an_older_entry_gets_a_conflict_and_nothing_is_written(tmp_path: Path) -> None:
     append(tmp_path, draft(), 0)
-    with pytest.raises(
-        ConflictError, match=r"conflict: the ledger is now at entry 1 \(you judged against 0\).*run the same"
-    ):
+    with pytest.raises(ConflictError, match=r"conflict: the ledger is now at entry 1 \(you judged against 0\).*run the same"):
         append(tmp_path, draft(release=B), 0)
     assert names(tmp_path) == ["000001.json"]
 
@@ -154,15 +153,22 @@ def test_any_flipped_byte_of_any_entry_is_found_and_its_entry_named(tmp_path: Pa
     assert read(tmp_path) == entries
 
 
+def test_the_newest_entry_reformatted_without_another_value_is_found_too(tmp_path: Path) -> None:
+    history(tmp_path)
+    path = tmp_path / "000005.json"
+    path.chmod(0o600)
+    path.write_text(path.read_text().replace("\n  ", "\n   ", 1))
+    with pytest.raises(IntegrityError, match=r"entry 000005\.json was changed"):
+        read(tmp_path)
+
+
 def test_a_missing_a_cut_and_a_renamed_entry_are_named_with_what_mends_them(tmp_path: Path) -> None:
     history(tmp_path / "whole")
     faults: dict[str, Callable[[Path], Any]] = {
         "entry 000002.json is missing": lambda folder: (folder / "000002.json").unlink(),
         "entry 000001.json is missing": lambda folder: (folder / "000001.json").unlink(),
         r"000003.json is torn": lambda folder: (folder / "000003.json").write_bytes(b""),
-        "000004.json says that it is entry 3": lambda folder: shutil.copy(
-            folder / "000003.json", folder / "000004.json"
-        ),
+        "000004.json says that it is entry 3": lambda folder: shutil.copy(folder / "000003.json", folder / "000004.json"),
     }
     for number, (message, damage) in enumerate(faults.items()):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
@@ -181,9 +187,7 @@ def test_an_entry_rewritten_with_a_digest_of_its_own_breaks_the_chain_and_is_nam
     forged = seal(draft(release=B, number=2, version=2, who="eve"), 3, entries[2].previous)
     (tmp_path / "000003.json").chmod(0o600)
     (tmp_path / "000003.json").write_bytes(render(forged))
-    with pytest.raises(
-        IntegrityError, match=r"entry 000003\.json was replaced \(expected sha256 [0-9a-f]{64}, as 000004"
-    ):
+    with pytest.raises(IntegrityError, match=r"entry 000003\.json was replaced \(expected sha256 [0-9a-f]{64}, as 000004"):
         read(tmp_path)
 
 
@@ -247,9 +251,7 @@ def test_a_name_that_finds_nothing_says_what_there_is(name: str, message: str, t
 def test_an_ambiguous_start_of_an_id_lists_what_it_could_be() -> None:
     twins = ["1234" + "0" * 60, "1234" + "f" * 60]
     entries = [seal(draft(release=twin, number=at), at, "0" * 64) for at, twin in enumerate(twins, start=1)]
-    with pytest.raises(
-        InputError, match=r"1234 is the start of 2 releases: 1 \(123400000000\), 2 \(1234ffffffff\); give more"
-    ):
+    with pytest.raises(InputError, match=r"1234 is the start of 2 releases: 1 \(123400000000\), 2 \(1234ffffffff\); give more"):
         find(entries, "1234")
     assert find(entries, "12340").number == 1
 

@@ -113,9 +113,7 @@ def test_a_difference_is_told_in_plain_words(change: dict[str, Any], told: list[
 
 
 def test_one_and_true_are_different_settings() -> None:
-    assert difference(release(decoding={"sample": 1}), release(decoding={"sample": True})) == [
-        "decoding sample: 1 -> true"
-    ]
+    assert difference(release(decoding={"sample": 1}), release(decoding={"sample": True})) == ["decoding sample: 1 -> true"]
 
 
 def test_a_newer_format_is_refused_before_its_unknown_keys_are() -> None:

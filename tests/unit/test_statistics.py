@@ -58,9 +58,7 @@ def test_correlated_questions_of_one_page_do_not_count_as_independent() -> None:
 @pytest.mark.parametrize(("count", "questions"), [(20, 4), (60, 4), (60, 1), (150, 1)])
 def test_lower_bounds_cover_the_truth_about_as_often_as_promised(count: int, questions: int) -> None:
     random, pages = np.random.default_rng(4), pages_of(count, questions)
-    missed = sum(
-        bounds(binary_pair(random, count, questions), pages, 0.05, RESAMPLES, seed).low[0] > 0 for seed in range(300)
-    )
+    missed = sum(bounds(binary_pair(random, count, questions), pages, 0.05, RESAMPLES, seed).low[0] > 0 for seed in range(300))
     assert missed <= 24  # 15 expected at most; 24 is 2.4 standard deviations above
 
 
@@ -81,15 +79,15 @@ def test_simultaneous_bounds_hold_for_all_pairs_of_equal_arms_at_once() -> None:
         [(a, b) for a in range(4) for b in range(4) if a != b],
     )
     wrong, wrong_singly = 0, 0
-    for seed in range(200):
+    for seed in range(100):
         ease = random.beta(3, 1, (60, 1)).repeat(4, axis=0)
         arms = (random.random((240, 4)) < ease).astype(float)
         values = np.stack([arms[:, a] - arms[:, b] for a, b in pairs], axis=1)
         wrong += bool((bounds(values, pages, 0.05, RESAMPLES, seed, span=0).low > 0).any())
         singly = [bounds(values[:, [k]], pages, 0.05, RESAMPLES, seed, span=0).low[0] for k in range(12)]
         wrong_singly += max(singly) > 0
-    assert wrong <= 18  # 10 expected; measured 12
-    assert wrong_singly > 50  # measured 74: twelve bounds of 95 % are not one
+    assert wrong <= 10  # 5 expected
+    assert wrong_singly > 25  # about 37: twelve bounds of 95 % are not one
 
 
 def test_percentile_intervals_cover_the_truth_about_as_often_as_promised() -> None:
@@ -136,7 +134,7 @@ def test_equal_values_are_not_certainty() -> None:
     [([], []), ([float("nan"), 1.0], ["a", "b"]), ([inf, 1.0], ["a", "b"]), ([1.0, 1.0, 1.0], ["a", "b"])],
 )
 def test_empty_unequal_and_infinite_input_is_refused(values: list[float], pages: list[str]) -> None:
-    with pytest.raises(ValueError, match="values for|NaN or infinite"):
+    with pytest.raises(ValueError, match=r"values for|NaN or infinite"):
         by_page(np.array(values), pages)
 
 

@@ -129,9 +129,7 @@ def test_a_flipped_byte_of_a_single_file_or_of_a_list_of_files_is_found_and_mend
     for offset in range(0, len(data), 40):
         overwrite(path, data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :])
         for use in (open_file, open_folder):
-            with pytest.raises(
-                IntegrityError, match=f"{digest} is damaged: expected sha256 {digest}, found [0-9a-f]{{64}}"
-            ):
+            with pytest.raises(IntegrityError, match=f"{digest} is damaged: expected sha256 {digest}, found [0-9a-f]{{64}}"):
                 use(root, digest)
     seal_folder(root, model)
     open_folder(root, digest)
@@ -155,9 +153,7 @@ def replace_by_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("message", DAMAGE)
-def test_a_missing_foreign_or_linked_file_is_found_and_mended_by_sealing_again(
-    message: str, tmp_path: Path, model: Path
-) -> None:
+def test_a_missing_foreign_or_linked_file_is_found_and_mended_by_sealing_again(message: str, tmp_path: Path, model: Path) -> None:
     root = tmp_path / "store"
     digest = seal_folder(root, model)
     DAMAGE[message](root / "objects" / digest)
@@ -211,9 +207,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_file_outside_the_allow_list_is_refused_before_anything_is_copied(
-    name: str, tmp_path: Path, model: Path
-) -> None:
+def test_a_file_outside_the_allow_list_is_refused_before_anything_is_copied(name: str, tmp_path: Path, model: Path) -> None:
     (model / name).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     check_refused(tmp_path, model, name)
 
@@ -315,9 +309,7 @@ def check_refused(tmp_path: Path, model: Path, message: str) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-CHILD = (
-    "import sys; from pathlib import Path; from flows.store import seal_folder; seal_folder(*map(Path, sys.argv[1:]))"
-)
+CHILD = "import sys; from pathlib import Path; from flows.store import seal_folder; seal_folder(*map(Path, sys.argv[1:]))"
 
 
 def start(root: Path, model: Path, setting: str) -> subprocess.Popen[str]:
@@ -378,9 +370,7 @@ def test_a_source_that_changes_while_it_is_sealed_is_refused(tmp_path: Path, mod
     assert list((tmp_path / "store" / "objects").iterdir()) == []
 
 
-def test_a_full_disk_is_told_with_the_bytes_needed(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_with_the_bytes_needed(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(InputError, match=r"no space to seal .*: [0-9,]+ bytes needed, 10 free"):

@@ -1,0 +1,49 @@
+"""Answers that were generated before: (weights, decoding, rendered prompt) -> answer. Greedy decoding makes them a function of the key.
+
+After a retrain the arms without an adapter cost nothing; after a small change of the corpus only the prompts that changed do.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from tasks.generation import Generated, Generator
+from tasks.records import folder_digest, value_digest
+
+
+def weights_digest(base: Path, adapter: Path | None) -> str:
+    """What decides the answer to a prompt, besides the prompt and the decoding."""
+    return value_digest([folder_digest(base), folder_digest(adapter) if adapter else None])
+
+
+class AnswerStore:
+    """SQLite: each commit survives kill -9, so an interrupted evaluation goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.connection = sqlite3.connect(path, timeout=60)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, "
+            "completion_tokens INTEGER NOT NULL) WITHOUT ROWID"
+        )
+
+    def get(self, key: str) -> Generated | None:
+        query = "SELECT text, prompt_tokens, completion_tokens FROM answers WHERE key = ?"
+        row = self.connection.execute(query, (key,)).fetchone()
+        return Generated(*row) if row else None
+
+    def put(self, answers: dict[str, Generated]) -> None:
+        rows = [(key, made.text, made.prompt_tokens, made.completion_tokens) for key, made in answers.items()]
+        with self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
+
+
+def answer_all(
+    generator: Generator, store: AnswerStore, weights: str, prompts: list[str], batch_size: int, label: str
+) -> list[Generated]:
+    """One answer per rendered prompt, in their order; only prompts that these weights were never asked are generated."""
+    keys = [value_digest([weights, generator.decoding, prompt]) for prompt in prompts]
+    new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if store.get(key) is None}
+    for done in generator.batches(list(new.values()), batch_size, label):
+        store.put({key: done[prompt] for key, prompt in new.items() if prompt in done})
+    return [found for found in map(store.get, keys) if found is not None]

@@ -1,0 +1,207 @@
+"""Documents -> passages: what holds for every document (property tests), and what single structures become."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.blocks import WHOLE
+from tasks.boundaries import Unit, boundaries, size
+from tasks.chunks import chunks, passages
+from tasks.params import ChunksParams
+from tasks.records import Record, file_digest, read_json, read_jsonl, value_digest, write_jsonl
+
+MAX_WORDS, JOIN_BELOW = 60, 25
+
+WORDS = st.sampled_from(["sensor", "gateway", "river", "noise", "limit", "of", "the", "is", "days", "EUR", "27", "week"])
+PHRASE = st.lists(WORDS, min_size=1, max_size=15).map(" ".join)
+SENTENCES = st.lists(PHRASE.map(lambda words: words.capitalize() + "."), min_size=1, max_size=12).map(" ".join)
+SHORT = st.lists(PHRASE.map(lambda words: words.capitalize() + "."), min_size=1, max_size=4).map(" ".join)
+LIST = st.lists(PHRASE, min_size=1, max_size=12).map(lambda items: "\n".join(f"- {item}" for item in items))
+ROWS = st.lists(st.tuples(PHRASE, PHRASE), min_size=1, max_size=30)
+TABLE = ROWS.map(lambda rows: "\n".join(["| Thing | Value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]))
+CODE = st.lists(PHRASE, min_size=1, max_size=30).map(lambda lines: "\n".join(["```sh", *lines, "```"]))
+QUOTE = SENTENCES.map(lambda text: f"> {text}")
+HEADING = st.tuples(st.integers(1, 4), st.lists(WORDS, min_size=1, max_size=4)).map(lambda h: "#" * h[0] + " " + " ".join(h[1]))
+PAGE = st.lists(st.one_of(SENTENCES, LIST, TABLE, CODE, QUOTE, HEADING), max_size=12).map("\n\n".join)
+
+
+def document(text: str, title: str = "Page title") -> Record:
+    return {"id": "topic/page", "title": title, "text": text}
+
+
+def cut(text: str, title: str = "Page title") -> list[Record]:
+    return passages(document(text, title), MAX_WORDS, JOIN_BELOW)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+def sentence(number: int, length: int) -> str:
+    return " ".join(f"w{number}x{position}" for position in range(length - 1)) + f" end{number}."
+
+
+@given(PAGE)
+def test_no_word_is_lost(text: str) -> None:
+    kept = {word for row in cut(text) for word in words(row["embedded"])}
+    assert set(words(text)) <= kept
+
+
+@given(st.text(alphabet="ab.1 \n\t#-*+>|`~=_:\\!", max_size=300))
+def test_no_word_is_lost_in_any_markdown(text: str) -> None:
+    kept = " ".join(row["embedded"] for row in cut(text))
+    assert set(re.findall(r"[ab1]+", text)) <= set(re.findall(r"[ab1]+", kept))
+
+
+@given(PAGE)
+def test_ids_are_unique_and_the_same_every_time(text: str) -> None:
+    rows = cut(text)
+    assert rows == cut(text)
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["id"] == value_digest([row["document"], row["heading"], row["text"], row["occurrence"]])
+        assert row["embedded"] == f"{row['heading']}\n{row['text']}"
+
+
+@given(PAGE)
+def test_no_passage_is_much_longer_than_the_longest_block_allowed(text: str) -> None:
+    assert all(size(row["text"]) <= (WHOLE + 1) * MAX_WORDS for row in cut(text))
+
+
+BLOCKS = st.lists(SHORT, min_size=1, max_size=30)
+
+
+def changed(before: list[str], after: list[str]) -> tuple[int, int]:
+    """(passages of the old page that are gone, passages of the new page that were not there)"""
+    old, new = ({row["id"] for row in cut("# Page title\n\n" + "\n\n".join(blocks))} for blocks in (before, after))
+    return len(old - new), len(new - old)
+
+
+@settings(max_examples=300)
+@given(BLOCKS, SHORT)
+def test_an_insertion_at_the_top_changes_at_most_three_passages(blocks: list[str], added: str) -> None:
+    assert max(changed(blocks, [added, *blocks])) <= 3
+
+
+@settings(max_examples=300)
+@given(BLOCKS, SHORT, st.data())
+def test_an_edit_a_deletion_and_an_insertion_anywhere_change_at_most_three_passages(
+    blocks: list[str], text: str, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, len(blocks) - 1))
+    assert max(changed(blocks, [*blocks[:place], text, *blocks[place + 1 :]])) <= 3
+    assert max(changed(blocks, blocks[:place] + blocks[place + 1 :])) <= 3
+    assert max(changed(blocks, [*blocks[:place], text, *blocks[place:]])) <= 3
+
+
+@settings(max_examples=300)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=60), st.integers(0, 40), st.randoms(use_true_random=False))
+def test_boundaries_are_never_closer_than_the_reach(sizes: list[int], reach: int, random: object) -> None:
+    units = [Unit(f"{number % 7}", words) for number, words in enumerate(sizes)]  # with repeated texts, so with ties
+    found = [0, *boundaries(units, reach), len(units)]
+    runs = [sum(sizes[start:stop]) for start, stop in pairwise(found)]
+    assert sum(runs) == sum(sizes)
+    assert all(run >= reach for run in runs) or len(runs) == 1
+
+
+def test_a_row_in_the_middle_of_a_long_table_changes_at_most_three_passages() -> None:
+    rows = [f"| product {number} | EUR {number * 17} and some more words in the cell |" for number in range(200)]
+    table = ["| Product | Price |", "| --- | --- |"]
+    before = {row["id"] for row in cut("\n".join(table + rows))}
+    after = {row["id"] for row in cut("\n".join([*table, *rows[:90], "| new | EUR 1 |", *rows[90:]]))}
+    assert len(before) > 10
+    assert max(len(before - after), len(after - before)) <= 3
+
+
+def test_the_heading_path_begins_with_the_title_and_does_not_repeat_it() -> None:
+    text = "# Annual leave\n\nIntro.\n\n## Carrying *over*\n\nFive days.\n\n### By `March`\n\nUse them.\n\n## Buying\n\nTwo."
+    assert [row["heading"] for row in cut(text, "Annual leave")] == [
+        "Annual leave",
+        "Annual leave > Carrying over",
+        "Annual leave > Carrying over > By March",
+        "Annual leave > Buying",
+    ]
+    assert cut("# Other\n\nText.", "Title")[0]["heading"] == "Title > Other"
+
+
+def test_a_section_without_text_stays_findable_only_where_nothing_follows_below_it() -> None:
+    rows = cut("# Title\n\n## Parent\n\n### Child\n\nText.\n\n## Empty\n", "Title")
+    assert [(row["heading"], row["text"]) for row in rows] == [
+        ("Title > Parent > Child", "Text."),
+        ("Title > Empty", "Empty"),
+    ]
+
+
+def test_equal_passages_are_counted_from_zero() -> None:
+    rows = cut("## A\n\nSame.\n\n## A\n\nSame.\n\n## B\n\nSame.\n")
+    assert [row["occurrence"] for row in rows] == [0, 1, 0]
+
+
+def test_short_neighbours_are_joined_and_long_ones_are_not() -> None:
+    assert len(cut("One.\n\nTwo.\n\n- three\n- four\n")) == 1
+    assert len(cut(f"{sentence(1, 40)}\n\n{sentence(2, 40)}\n")) == 2
+
+
+def test_a_line_that_announces_a_block_stays_with_it() -> None:
+    text = f"{sentence(1, 40)}\n\nThe steps are as follows:\n\n```sh\n{sentence(2, 40)}\n```\n"
+    assert cut(text)[1]["text"].startswith("The steps are as follows:\n\n```sh")
+
+
+def test_a_long_paragraph_is_cut_at_sentence_ends() -> None:
+    rows = cut(" ".join(sentence(number, 12) for number in range(30)))
+    assert len(rows) > 3
+    assert all(row["text"].endswith(".") for row in rows)
+    assert max(size(row["text"]) for row in rows) <= WHOLE * MAX_WORDS
+
+
+def test_an_abbreviation_does_not_end_a_sentence() -> None:
+    text = "Tools, e.g. Hammers, are kept " + sentence(1, 30) + " " + sentence(2, 35)
+    assert not any(row["text"].endswith("e.g.") for row in cut(text))
+
+
+def test_a_table_and_code_of_moderate_length_stay_whole() -> None:
+    table = "\n".join(["| Name | Value |", "| --- | --- |", *(f"| row {n} | value of it |" for n in range(20))])
+    code = "\n".join(["```python", *(f"call_{n}(argument, other)" for n in range(60)), "```"])
+    assert [row["text"] for row in cut(f"{table}\n\n{code}\n")] == [table, code]
+
+
+def test_pieces_of_a_long_table_repeat_its_header_and_pieces_of_code_their_fence() -> None:
+    table = ["| Name | Value |", "| --- | --- |", *(f"| row {n} | the value of row {n} |" for n in range(100))]
+    code = ["```sql", *(f"select {n} from table_{n} where x" for n in range(100)), "```"]
+    pieces = [row["text"] for row in cut("\n".join(table))]
+    assert len(pieces) > 3
+    assert all(piece.startswith("| Name | Value |\n| --- | --- |\n| row") for piece in pieces)
+    pieces = [row["text"] for row in cut("\n".join(code))]
+    assert len(pieces) > 3
+    assert all(piece.startswith("```sql\nselect") and piece.endswith("\n```") for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "\u6f22" * 50_000, "word " * 50_000, "- item\n" * 5_000])
+def test_text_without_sentences_is_cut_all_the_same(text: str) -> None:
+    rows = cut(text)
+    assert len(rows) > 10
+    assert max(len(row["text"]) for row in rows) <= 16 * (WHOLE + 1) * MAX_WORDS
+    assert sum(len(re.findall(r"\w", row["text"])) for row in rows) == len(re.findall(r"\w", text))
+
+
+def test_a_link_definition_and_a_paragraph_above_a_stray_rule_are_kept() -> None:
+    assert "[1]: https://example.org/page" in cut("See [1].\n\n[1]: https://example.org/page\n")[0]["text"]
+    long = sentence(1, 80)
+    assert "end1." in " ".join(row["text"] for row in cut(f"{long}\n---\n\nMore.\n"))
+
+
+def test_the_stage_writes_passages_and_counts_the_same_every_time(tmp_path: Path) -> None:
+    pages = [{"id": page, "title": page, "text": f"# {page}\n\n{sentence(1, 30)}\n\n{sentence(2, 40)}\n"} for page in "ab"]
+    write_jsonl(tmp_path / "documents/documents.jsonl", pages)
+    params = ChunksParams(max_words=MAX_WORDS, join_below_words=JOIN_BELOW)
+    chunks(tmp_path / "documents", tmp_path / "out", params)
+    assert [row["document"] for row in read_jsonl(tmp_path / "out/passages.jsonl")] == ["a", "a", "b", "b"]
+    expected = {"documents": 2, "passages": 4, "words_median": 35, "words_max": 40}
+    assert read_json(tmp_path / "out/counts.json") == expected
+    first = file_digest(tmp_path / "out/passages.jsonl")
+    chunks(tmp_path / "documents", tmp_path / "out", params)
+    assert file_digest(tmp_path / "out/passages.jsonl") == first

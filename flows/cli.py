@@ -169,6 +169,7 @@ def status(options: argparse.Namespace, settings: Settings) -> Any:
     if live is None:
         return {"live": None, "entries": len(entries)}
     pinned = load_release(manifest_text(settings, str(live.release)))
+    live = next(entry for entry in reversed(entries) if entry.action != "refuse")  # a refusal left live what was live
     return {
         "live": {
             "number": live.number,

@@ -4,6 +4,7 @@ Effects come last. Until the ledger entry is created nothing has changed for any
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -122,9 +123,10 @@ def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> 
 def verify(settings: Settings, identity: str, golden: str) -> None:
     """Load the sealed release in a process that knows nothing else, and ask it the golden questions."""
     command = [sys.executable, "-m", "flows.verify", identity, golden]
+    environment = os.environ | child_environment(settings)
     done = subprocess.run(
-        command, cwd=settings.root, env=child_environment(settings), text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False
-    )  # fmt: skip
+        command, cwd=settings.root, env=environment, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False
+    )
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-2000:]
         raise IntegrityError(f"release {short(identity)} does not verify, nothing was promoted: {said}")

@@ -10,23 +10,16 @@ import json
 import os
 import re
 import shutil
-import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from flows.aside import aside, new_file, new_folder, remove, write_new
 from flows.failpoints import failpoint
 from flows.lock import private_folder
-from tasks.artifacts import CODE_KEYS, check_model_folder
+from tasks.artifacts import check_model_folder, entries
 from tasks.errors import InputError, IntegrityError
 from tasks.records import canonical_json, file_digest, folder_digests, sync_folder
 
-FOLDERS = re.compile(r"[0-9]_[A-Za-z]{1,40}|additional_chat_templates")  # of sentence-transformers and of tokenizers
-FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-INTERNAL_KEYS = (*CODE_KEYS, "_experts_implementation_internal")
-KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 MEND = "To mend: seal the same content again, or restore it from a backup. `tandem doctor` says what else it breaks"
 
 
@@ -35,7 +28,7 @@ def seal_folder(root: Path, source: Path) -> str:
 
     Raises InputError, before anything is copied, where `source` holds what a model must not.
     """
-    check_folder(source)
+    check_model_folder(source)
     listing = folder_digests(source)
     digest = seal_file(root, canonical_json(listing).encode())
     target = root / "objects" / digest
@@ -114,13 +107,6 @@ def differs(folder: Path, name: str, expected: str) -> list[str]:
     return [] if actual == expected else [f"{name}: expected sha256 {expected}, found {actual}"]
 
 
-def entries(folder: Path) -> tuple[set[str], set[str]]:
-    """Relative paths below `folder`: regular files, and what is neither file nor folder (a link, a device)."""
-    modes = {path.relative_to(folder).as_posix(): path.lstat().st_mode for path in folder.rglob("*")}
-    files = {name for name, mode in modes.items() if stat.S_ISREG(mode)}
-    return files, {name for name, mode in modes.items() if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)}
-
-
 def place_folder(copy: Path, target: Path, listing: dict[str, str]) -> None:
     """Rename into place, a damaged one out of it. Where another process puts a sound one meanwhile, that one stays."""
     damaged = copy.with_name(f"{copy.name}-damaged")
@@ -171,65 +157,3 @@ def read_source(source: Path) -> bytes:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def check_folder(source: Path) -> None:
-    """What tasks.artifacts allows, and neither links, devices, unknown folders, torn files nor a call for code."""
-    if not source.is_dir():
-        raise InputError(f"{source} is not a folder: it cannot be sealed")
-    files, foreign = entries(source)
-    if foreign:
-        raise InputError(f"{source / min(foreign)} is a link or a device; copy the file itself there (cp -L)")
-    for name in sorted(files):
-        check_name(source, name)
-        if name.endswith(".json"):
-            check_json(source / name)
-    check_model_folder(source)
-    for name in sorted(files):
-        if name.endswith(".safetensors"):
-            check_tensors(source / name)
-
-
-def check_name(source: Path, name: str) -> None:
-    *folders, file = name.split("/")
-    if len(folders) > 1 or not all(FOLDERS.fullmatch(folder) for folder in folders) or not FILES.fullmatch(file):
-        raise InputError(f"{source / name}: such a name has no place in a model; remove the file")
-
-
-def check_json(path: Path) -> None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
-    if "config" in path.name or path.name == "modules.json":
-        for key, found in settings(value):
-            check_setting(path, key, found)
-
-
-def settings(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth: a sub-model's configuration stands inside its parent's."""
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            yield from value.items()
-        if isinstance(value, dict | list):
-            pending.extend(value.values() if isinstance(value, dict) else value)
-
-
-def check_setting(path: Path, key: str, value: Any) -> None:
-    if key in INTERNAL_KEYS or (key == "trust_remote_code" and value) or (key in KERNEL_KEYS and "/" in str(value)):
-        raise InputError(f"{path}: {key} asks for code from elsewhere, which Tandem never runs; use another model")
-    if path.name == "modules.json" and key == "type" and not str(value).startswith("sentence_transformers."):
-        raise InputError(f"{path}: module {value} is code from outside sentence-transformers, which Tandem never runs")
-
-
-def check_tensors(path: Path) -> None:
-    """The safetensors library itself reads the header: offsets, types and the file's length have to agree."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from error

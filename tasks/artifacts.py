@@ -1,52 +1,89 @@
 """Which files a model may consist of. An allow-list: scanners of known-bad formats have been bypassed again and again."""
 
 import json
-import struct
+import re
+import stat
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import InputError
 
 ALLOWED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
-CODE_KEYS = ("auto_map", "_attn_implementation_internal")  # each made from_pretrained import code in some version
-MAX_HEADER_BYTES = 100 * 2**20
+FOLDERS = re.compile(r"[0-9]_[A-Za-z]{1,40}|additional_chat_templates")  # of sentence-transformers and of tokenizers
+FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+# Each of these made from_pretrained fetch or run code, with trust_remote_code off, in some version of transformers
+CODE_KEYS = ("auto_map", "_attn_implementation_internal", "_experts_implementation_internal")
+KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raises InputError naming the first file that could run code, or is no safetensors though it says so."""
-    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir()]
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise InputError(f"{folder} holds no .safetensors weights; convert them with save_pretrained()")
-    for path in files:
-        check_model_file(path)
+def entries(folder: Path) -> tuple[set[str], set[str]]:
+    """Relative paths below `folder`: regular files, and what is neither file nor folder (a link, a device)."""
+    modes = {path.relative_to(folder).as_posix(): path.lstat().st_mode for path in folder.rglob("*")}
+    files = {name for name, mode in modes.items() if stat.S_ISREG(mode)}
+    return files, {name for name, mode in modes.items() if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)}
 
 
-def check_model_file(path: Path) -> None:
-    if path.is_symlink() or not any(fnmatch(path.name, pattern) for pattern in ALLOWED):
-        raise InputError(f"{path}: a model may hold only {', '.join(ALLOWED)}; remove or convert this file")
-    if path.suffix == ".safetensors":
-        check_safetensors(path)
-    if path.name in ("config.json", "adapter_config.json", "tokenizer_config.json"):
-        check_config(path)
+def check_model_folder(source: Path) -> None:
+    """Allowed files only, safetensors among them; neither links, devices, torn files nor a call for code. Raises InputError."""
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder with a model in it")
+    files, foreign = entries(source)
+    if foreign:
+        raise InputError(f"{source / min(foreign)} is a link or a device; copy the file itself there (cp -L)")
+    for name in sorted(files):
+        check_name(source, name)
+        if name.endswith(".json"):
+            check_json(source / name)
+        if name.endswith(".safetensors"):
+            check_tensors(source / name)
+    if not any(name.endswith(".safetensors") for name in files):
+        raise InputError(f"{source} holds no .safetensors weights; convert them with save_pretrained()")
 
 
-def check_safetensors(path: Path) -> None:
-    """The format's own header: 8 bytes little-endian length, then that many bytes of JSON (safetensors specification)."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size):
-            raise InputError(f"{path} is not a safetensors file (its header is torn or foreign); fetch or save it again")
-        try:
-            json.loads(file.read(length))
-        except ValueError as error:
-            raise InputError(f"{path} is not a safetensors file (its header is no JSON); fetch or save it again") from error
+def check_name(source: Path, name: str) -> None:
+    *folders, file = name.split("/")
+    if not any(fnmatch(file, pattern) for pattern in ALLOWED):
+        raise InputError(f"{source / name}: a model may hold only {', '.join(ALLOWED)}; remove or convert this file")
+    if len(folders) > 1 or not all(FOLDERS.fullmatch(folder) for folder in folders) or not FILES.fullmatch(file):
+        raise InputError(f"{source / name}: such a name has no place in a model; remove the file")
 
 
-def check_config(path: Path) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    found = [key for key in CODE_KEYS if key in config]
-    if found:
-        raise InputError(
-            f"{path}: {found[0]} asks for code from outside transformers, which Tandem never runs; use another model"
-        )
+def check_json(path: Path) -> None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); fetch or save it again") from error
+    if "config" in path.name or path.name == "modules.json":
+        for key, found in settings(value):
+            check_setting(path, key, found)
+
+
+def settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth: a sub-model's configuration stands inside its parent's."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+        if isinstance(value, dict | list):
+            pending.extend(value.values() if isinstance(value, dict) else value)
+
+
+def check_setting(path: Path, key: str, value: Any) -> None:
+    if key in CODE_KEYS or (key == "trust_remote_code" and value) or (key in KERNEL_KEYS and "/" in str(value)):
+        raise InputError(f"{path}: {key} asks for code from elsewhere, which Tandem never runs; use another model")
+    if path.name == "modules.json" and key == "type" and not str(value).startswith("sentence_transformers."):
+        raise InputError(f"{path}: module {value} is code from outside sentence-transformers, which Tandem never runs")
+
+
+def check_tensors(path: Path) -> None:
+    """The safetensors library itself reads the header: offsets, types and the file's length have to agree."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}); fetch or save it again") from error

@@ -50,7 +50,7 @@ up: setup
 
 clean:
 	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retrieval \
-	  data/examples data/adapter data/evaluation data/metrics dvc.lock .dvc/cache .dvc/tmp
+	  data/examples data/adapter data/evaluation data/metrics data/plots dvc.lock .dvc/cache .dvc/tmp
 
 lock: setup
 	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' | grep -v -e '^tandem' > requirements.lock

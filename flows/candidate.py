@@ -28,10 +28,11 @@ class Candidate:
     prompt: Mapping[str, Any]
     questions: Path
     evaluation: Path
+    plots: Path
     lock: Path
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
-        return replace(self, adapter=adapter, evaluation=evaluation)
+        return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation)
 
 
 def workspace_candidate(settings: Settings) -> Candidate:
@@ -49,6 +50,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
         prompt=prompt | {"shot_messages": read_json(data / "evaluation/prompt.json")},
         questions=data / "questions",
         evaluation=data / "evaluation",
+        plots=data / "plots",
         lock=settings.root / "dvc.lock",
     )
 

@@ -261,6 +261,7 @@ def show_diff(result: Any) -> str:
     for kind, pages in result["documents"].items():
         names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
         lines += [f"  {kind}: {', '.join(names)}"] if names else []
+    lines += [f"  params {key}: {before} -> {after}" for key, (before, after) in result["params"].items()]
     for arm, metrics in result["metrics"].items():
         lines.append(
             f"  {arm}: "

@@ -1,7 +1,10 @@
 """`tandem diff A B`: what changed between two releases, in documents, settings and measured quality."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from flows import ledger
 from flows.opening import manifest_text
@@ -24,6 +27,7 @@ def diff(settings: Settings, left: str, right: str) -> Record:
         "from": {"number": a.number, "release": a.release},
         "to": {"number": b.number, "release": b.release},
         "content": difference(old, new),
+        "params": param_changes(*(yaml.safe_load(open_file(settings.store, each["dvc.lock"])) for each in evidence)),
         "documents": document_changes(*documents),
         "metrics": metric_changes(*reports),
     }
@@ -45,6 +49,21 @@ def document_changes(old: dict[str, str], new: dict[str, str]) -> Record:
         "removed": sorted(gone.keys() - renamed.keys()),
         "renamed": dict(sorted(renamed.items())),
     }
+
+
+def param_changes(old: Record, new: Record) -> dict[str, list[Any]]:
+    """Every value of params/ that a stage was run with and that differs: `adapter.yaml: rank` -> [before, after]."""
+    before, after = used_params(old), used_params(new)
+    return {
+        key: [before.get(key), after.get(key)]
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    }
+
+
+def used_params(lock: Record) -> dict[str, Any]:
+    files = [(file, values) for stage in lock["stages"].values() for file, values in stage.get("params", {}).items()]
+    return {f"{Path(file).name}: {key}": value for file, values in files for key, value in values.items()}
 
 
 def metric_changes(old: Record, new: Record) -> Record:

@@ -8,7 +8,7 @@ from flows.opening import manifest_text, open_manifest
 from flows.promotion import champion_evidence, scratch, sealed_json
 from flows.settings import Settings
 from tasks.answers import AnswerStore
-from tasks.evaluate import Subject, measure_arms, summarise, write_results, yardstick
+from tasks.evaluate import Subject, draw, measure_arms, summarise, write_results, yardstick
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
 from tasks.records import Record, read_json, read_jsonl
 
@@ -73,6 +73,7 @@ def measure_into(
         golden = read_json(candidate.evaluation / "golden.json") | golden
     report = summarise([*kept, *answers], yardstick(asked, params, prompt, gate), params, gate)
     folder.mkdir(parents=True, exist_ok=True)
+    draw(report, folder)
     write_results(folder, [*kept, *answers], report, golden, {arm: subject.shots[arm] for arm in ARMS})
 
 

@@ -76,7 +76,7 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
 
 
 def files_to_show(candidate: Candidate) -> list[Path]:
-    return [candidate.evaluation / "report.json", candidate.lock, *sorted(candidate.evaluation.glob("*.png"))]
+    return [candidate.evaluation / "report.json", candidate.lock, *sorted(candidate.plots.rglob("*.png"))]
 
 
 def tag_run(session: Session, tags: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from flows.ledger import Draft, Entry
 from flows.opening import manifest_text
 from flows.settings import Settings, child_environment
 from flows.store import open_file, seal_file, seal_folder
-from tasks.errors import IntegrityError, RefusedError
+from tasks.errors import IntegrityError, RefusedError, TandemError
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
 from tasks.params import Arm, GateParams, load
@@ -204,6 +204,19 @@ def commit(
     entry = ledger.append(settings.ledger, draft, judgement.sequence)
     failpoint("promotion.after-commit")
     return entry
+
+
+def commit_lock(settings: Settings, entry: Entry) -> None:
+    """TANDEM_COMMIT_LOCK=1: put dvc.lock, and nothing else, into git after a promotion."""
+    if not settings.commit_lock:
+        return
+    message = f"Release {entry.number} ({short(str(entry.release))})"
+    for words in (["add", "--force", "dvc.lock"], ["commit", "--quiet", "--message", message, "--only", "dvc.lock"]):
+        done = subprocess.run(["git", *words], cwd=settings.root, text=True, capture_output=True, check=False)
+        if done.returncode:
+            raise TandemError(
+                f"release {entry.number} is live, but dvc.lock was not committed: {(done.stderr or done.stdout).strip()}"
+            )
 
 
 def follow_ledger(settings: Settings) -> str | None:

@@ -4,16 +4,40 @@ from typing import Any
 
 from prefect import flow
 
-from flows import steps
+from flows import ledger, steps
 from flows.candidate import workspace_candidate
-from flows.session import session
-from flows.shipping import ship
+from flows.session import Session, say, session
+from flows.settings import Settings
+from flows.shipping import Outcome, ship
+from tasks.lineage import LINEAGE, question_key
+from tasks.records import read_json, read_jsonl
 
 
 @flow(name="retrain", flow_run_name="retrain")
-def retrain() -> dict[str, Any]:
-    """Where nothing that the adapter depends on has changed, DVC finds nothing to run and the gate is not troubled."""
+def retrain(min_new_pairs: int = 0) -> dict[str, Any]:
+    """`min_new_pairs`: how many training pairs the live adapter must not have seen yet, for it to be worth the time."""
     with session("retrain") as opened:
+        steps.reproduce(opened, "questions")
+        new = new_pairs(opened.settings)
+        if new < min_new_pairs:
+            return not_yet(opened, new, min_new_pairs).to_json()
         steps.reproduce(opened, "adapter")
         steps.reproduce(opened, "evaluate")
         return ship(opened, workspace_candidate(opened.settings)).to_json()
+
+
+def new_pairs(settings: Settings) -> int:
+    """Training questions that the adapter in the workspace did not learn from; all of them where there is none."""
+    learnt = settings.root / "data/adapter" / LINEAGE
+    seen = set(read_json(learnt)["questions"]) if learnt.exists() else set()
+    return sum(
+        question_key(record["question"]) not in seen for record in read_jsonl(settings.root / "data/questions/train.jsonl")
+    )
+
+
+def not_yet(opened: Session, new: int, wanted: int) -> Outcome:
+    newest = ledger.live(ledger.read(opened.settings.ledger))
+    reason = f"{new} new training pairs; {wanted} are wanted before it retrains"
+    say(reason)
+    number, release = (newest.number, newest.release) if newest else (None, None)
+    return Outcome("unchanged", number, release, None, [reason], newest.sequence if newest else 0)

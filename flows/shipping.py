@@ -58,6 +58,7 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
     steps.verify(session, judgement.release_id, evidence["golden"])
     version = steps.register(session, judgement)
     entry = steps.commit(session, judgement, version, evidence)
+    promotion.commit_lock(session.settings, entry)
     say(f"release {entry.number} ({short(judgement.release_id)}, arm {judgement.release.arm}) is live")
     presenting.tag_run(session, {"outcome": "promoted", "release": str(entry.number), "release.id": judgement.release_id})
     return Outcome(

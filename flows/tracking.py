@@ -3,6 +3,7 @@ a Prefect task on another thread would silently open a run of its own."""
 
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +27,7 @@ def client(tracking_uri: str) -> "MlflowClient":
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
-    try:
-        return mlflow.MlflowClient(tracking_uri=tracking_uri)
-    except mlflow.exceptions.MlflowException as error:
-        raise database_error(tracking_uri, error) from error
+    return mlflow.MlflowClient(tracking_uri=tracking_uri)
 
 
 def database_error(uri: str, error: Exception) -> InputError:
@@ -41,8 +39,13 @@ def database_error(uri: str, error: Exception) -> InputError:
 
 def experiment_id(settings: Settings) -> str:
     """The project's experiment; its artifact place is set when it is made, or it would be the folder we happen to be in."""
+    from mlflow.exceptions import MlflowException
+
     mlflow = client(settings.tracking_uri)
-    found = mlflow.get_experiment_by_name(settings.project)
+    try:
+        found = mlflow.get_experiment_by_name(settings.project)
+    except MlflowException as error:
+        raise database_error(settings.tracking_uri, error) from error
     return str(found.experiment_id if found else mlflow.create_experiment(settings.project, settings.artifacts or None))
 
 
@@ -52,7 +55,9 @@ def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator
     mlflow = client(settings.tracking_uri)
     name = f"{flow} {time.strftime('%Y-%m-%d %H:%M:%S')}"
     owner = {HOST: socket.gethostname(), PID: str(os.getpid())}
-    run_id = mlflow.create_run(experiment_id(settings), run_name=name, tags={"flow": flow, **owner, **tags}).info.run_id
+    every = {"flow": flow, **owner, **code_revision(settings.root), **tags}
+    run_id = mlflow.create_run(experiment_id(settings), run_name=name, tags=every).info.run_id
+    log_snapshot(settings, run_id)
     try:
         yield run_id
     except BaseException as error:
@@ -60,6 +65,32 @@ def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator
         mlflow.set_terminated(run_id, "FAILED")
         raise
     mlflow.set_terminated(run_id, "FINISHED")
+
+
+def code_revision(root: Path) -> dict[str, str]:
+    """The commit of the code, and whether files differ from it. Without git, or outside a clone, that is what the tag says."""
+    try:
+        done = [
+            subprocess.run(["git", *words], cwd=root, text=True, capture_output=True, check=False)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except FileNotFoundError:
+        return {"code": "unknown: git is not installed"}
+    if any(each.returncode for each in done):
+        return {"code": "unknown: not a git clone"}
+    return {
+        "mlflow.source.git.commit": done[0].stdout.strip(),
+        "code": "changed since the commit" if done[1].stdout else "as committed",
+    }
+
+
+def log_snapshot(settings: Settings, run_id: str) -> None:
+    """Params and data version as they were when the flow began, whatever becomes of it."""
+    mlflow = client(settings.tracking_uri)
+    mlflow.log_artifacts(run_id, str(settings.root / "params"), "snapshot/params")
+    for path in (settings.root / "dvc.lock", settings.root / "data/raw.dvc"):
+        if path.exists():
+            mlflow.log_artifact(run_id, str(path), "snapshot")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from tasks.errors import InputError, RefusedError
 from tasks.lineage import LINEAGE, lineage
 from tasks.params import AdapterParams
+from tasks.plots import training_curve
 from tasks.prompts import check_chat_template
 from tasks.records import Record, read_jsonl, write_json
 from tasks.stage import fresh_folder, measure, run_stage, say
@@ -16,7 +17,7 @@ from tasks.stage import fresh_folder, measure, run_stage, say
 KEPT = ("adapter_model.safetensors", "adapter_config.json")  # the trainer also writes pickles; they stay out
 
 
-def adapter(base: Path, examples: Path, out: Path, metrics: Path, params: AdapterParams) -> None:
+def adapter(base: Path, examples: Path, out: Path, metrics: Path, plots: Path, params: AdapterParams) -> None:
     """Train, refuse what learnt nothing, write out/ (safetensors) and the curve."""
     train, validation = read_jsonl(examples / "train.jsonl"), read_jsonl(examples / "validation.jsonl")
     started = time.monotonic()
@@ -28,6 +29,7 @@ def adapter(base: Path, examples: Path, out: Path, metrics: Path, params: Adapte
         fresh_folder(out)
         save(trainer.model, out)
         write_json(out / LINEAGE, lineage(train))
+    training_curve(curve, fresh_folder(plots) / "training.png")
     write_json(metrics, proof | {"seconds": round(time.monotonic() - started, 1), "curve": curve})
     say(f"adapter: validation loss {proof['validation_loss_first']:.3f} -> {proof['validation_loss_best']:.3f}")
 

@@ -41,9 +41,9 @@ class Subject:
 
 def evaluate(
     index: Path, embedder: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path, metrics: Path,
-    store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
+    plots: Path, store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
 ) -> None:  # fmt: skip
-    """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json and out/*.png; the summary goes to `metrics`."""
+    """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json; pictures go to `plots`, means to `metrics`."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, prompt)
@@ -53,7 +53,7 @@ def evaluate(
     report = summarise(records, yardstick(asked, params, prompt, gate), params, gate)
     fresh_folder(out)
     write_results(out, records, report, golden, shots)
-    draw(report, out)
+    draw(report, fresh_folder(plots))
     write_json(metrics, flat_metrics(report))
 
 

@@ -5,6 +5,7 @@ Every class reads one file. Keys that a class does not know are refused with the
 
 import difflib
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
@@ -113,6 +114,14 @@ class RetrievalParams(Params):
     seed: Natural
 
 
+PLACEHOLDERS = {  # of the templates: what has to stand in one, and what may
+    "passage": (("text",), ("number", "heading")),
+    "with_passages": (("question", "passages"), ()),
+    "bare": (("question",), ()),
+    "citation": (("number",), ()),
+}
+
+
 class PromptParams(Params):
     file = "prompt.yaml"
     system: str
@@ -126,6 +135,15 @@ class PromptParams(Params):
     max_prompt_tokens: Positive
     max_new_tokens: Positive
     seed: Natural
+
+    @model_validator(mode="after")
+    def usable(self) -> Self:
+        missing = [arm for arm in ARMS if arm not in self.shots]
+        if missing:
+            raise ValueError(f"`shots` needs every arm; {', '.join(missing)} is missing")
+        for name, (needed, allowed) in PLACEHOLDERS.items():
+            check_template(name, getattr(self, name), set(needed), {*needed, *allowed})
+        return self
 
 
 class ExamplesParams(Params):
@@ -244,6 +262,8 @@ def describe(path: Path, kind: type[BaseModel], detail: Any) -> str:
         return f"{path}: {key}: unknown key" + (f"; did you mean {near[0]}?" if near else "; remove it")
     if detail["type"] == "missing":
         return f"{path}: {key}: missing; params files are complete, there is no default"
+    if detail["type"] == "value_error":  # a rule of ours about several keys, which its sentence names
+        return f"{path}: {key}: {detail['msg'].removeprefix('Value error, ')}"
     return f"{path}: {key}: {detail['msg']} (found {detail.get('input')!r})"
 
 
@@ -255,6 +275,14 @@ def known_keys(kind: type[BaseModel], where: list[str]) -> list[str]:
             return []
         fields = inner.model_fields
     return list(fields)
+
+
+def check_template(name: str, template: str, needed: set[str], allowed: set[str]) -> None:
+    """A misspelt placeholder would stop a stage minutes later. A brace of the text itself is written twice."""
+    found = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    if not needed <= found <= allowed:
+        wanted = ", ".join(f"{{{field}}}" for field in sorted(needed))
+        raise ValueError(f"`{name}` needs {wanted} and knows only {sorted(allowed)}; it has {sorted(found)}")
 
 
 def _is_commit(revision: str) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.params import RetrievalParams
+from tasks.plots import retrieval_curve
 from tasks.records import Record, read_json, read_jsonl, write_json
 from tasks.scores import retrieval_scores
 from tasks.search import Index, Ranking, fuse
@@ -20,7 +21,7 @@ Legs = tuple[Ranking, Ranking, dict[str, Record]]
 
 
 def retrieval(
-    index: Path, embedder: Path, questions: Path, out: Path, metrics: Path, store: str, params: RetrievalParams
+    index: Path, embedder: Path, questions: Path, out: Path, metrics: Path, plots: Path, store: str, params: RetrievalParams
 ) -> None:
     """Write out/settings.json {"text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
@@ -32,6 +33,7 @@ def retrieval(
     relevant = {record["id"]: record["document"] for record in asked}
     settings, curve = choose(legs, relevant, params)
     fresh_folder(out)
+    retrieval_curve(curve, fresh_folder(plots) / "retrieval.png", settings["text_weight"])
     write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve})
     write_json(out / "settings.json", settings)
     say(f"retrieval: {settings['mode']}, text weight {settings['text_weight']}, {settings['k']} passages")

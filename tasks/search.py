@@ -55,7 +55,13 @@ def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
     database = connect(store)
     if manifest["table"] not in table_names(database):
         raise IntegrityError(f"the index at {store} has no table {manifest['table']}; build it: dvc repro --force index")
-    table = database.open_table(manifest["table"])
+    try:
+        table = database.open_table(manifest["table"])
+    except (RuntimeError, ValueError, OSError) as error:
+        raise IntegrityError(
+            f"table {manifest['table']} at {store} cannot be read ({error}). If a newer LanceDB made it, upgrade: make setup; "
+            "else build it again: dvc repro --force --single-item index"
+        ) from error
     if manifest["tag"] not in table.tags.list():
         raise IntegrityError(
             f"table {manifest['table']} has no version tagged {manifest['tag']}; build it: dvc repro --force index"

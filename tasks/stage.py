@@ -5,6 +5,7 @@ The paths come from dvc.yaml, the values from params/. A stage's signature is th
 """
 
 import argparse
+import errno
 import inspect
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any, get_type_hints
 from tasks.errors import TandemError
 from tasks.params import Params, load
 
-OUTPUTS = ("out", "metrics")  # the parameters of a stage that it writes; every other path is read
+OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
 MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
 
 
@@ -27,8 +28,16 @@ def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None
     try:
         stage(**arguments(stage, argv))
     except TandemError as error:
-        print(f"{stage.__name__}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        stop(stage.__name__, str(error), error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        stop(stage.__name__, f"no space left on the device ({error.filename or 'unknown file'}); free some and run it again", 1)
+
+
+def stop(stage: str, message: str, code: int) -> None:
+    print(f"{stage}: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def arguments(stage: Callable[..., None], argv: list[str] | None) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def test_every_path_that_a_stage_reads_is_a_dependency_and_every_path_it_writes_
     data = {path for path in names(STAGES[stage]["deps"]) if not path.endswith(".py")}
     assert data == reads
     written = {path for name, path in given.items() if name in OUTPUTS}
-    assert set(names(STAGES[stage].get("outs", []) + STAGES[stage].get("metrics", []))) == written
+    assert set(names([entry for kind in ("outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])])) == written
 
 
 @pytest.mark.parametrize("stage", STAGES)

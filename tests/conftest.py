@@ -1,0 +1,38 @@
+"""What every test may use: the tiny models, made once per session, and a process whose environment is left as it was found."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true",
+    MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DVC_NO_ANALYTICS="1", PREFECT_SERVER_ANALYTICS_ENABLED="false",
+)  # fmt: skip  # before a library reads them at its import
+
+import tiny
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_found() -> Iterator[None]:
+    here, before, mask = Path.cwd(), dict(os.environ), os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.chdir(here)
+    os.umask(mask)
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random language model's folder. Not to be written to."""
+    return tiny.write_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random sentence-transformers model's folder, as a hub would hold it. Not to be written to."""
+    return tiny.write_embedder(tmp_path_factory.mktemp("models") / "embedder")

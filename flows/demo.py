@@ -138,7 +138,8 @@ def damage(adapter: Path, folder: Path) -> None:
     weights = load_file(adapter / "adapter_model.safetensors")
     turned = {name: -2 * tensor if "lora_B" in name else tensor for name, tensor in weights.items()}
     save_file(turned, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    shutil.copyfile(adapter / "adapter_config.json", folder / "adapter_config.json")
+    for name in ("adapter_config.json", "lineage.json"):
+        shutil.copyfile(adapter / name, folder / name)
 
 
 def go_back(settings: Settings) -> Record:

@@ -8,7 +8,10 @@ from flows.opening import manifest_text, open_manifest
 from flows.promotion import champion_evidence, scratch, sealed_json
 from flows.settings import Settings
 from tasks.answers import AnswerStore
+from tasks.artifacts import check_model_folder
+from tasks.errors import InputError
 from tasks.evaluate import Subject, draw, measure_arms, summarise, write_results, yardstick
+from tasks.lineage import LINEAGE, question_key
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
 from tasks.records import Record, read_json, read_jsonl
 
@@ -44,6 +47,7 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
     from tasks.embedding import Embedder
     from tasks.search import Index
 
+    check_adapter(adapter, questions_of(candidate))
     searcher = Index(settings.index_uri, candidate.index, Embedder(candidate.embedder))
     prompt = dict(candidate.prompt)
     shots = prompt.pop("shot_messages")
@@ -60,6 +64,17 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
     folder = scratch(settings, "challenge")
     measure_into(settings, subject, ("lora", "rag+lora"), candidate, folder, kept)
     return candidate.with_adapter(adapter, folder)
+
+
+def check_adapter(adapter: Path, asked: list[Record]) -> None:
+    """Before a byte of it is loaded. Raises InputError where it could run code, or says itself that it learnt the test questions."""
+    check_model_folder(adapter)
+    lineage = adapter / LINEAGE
+    seen = set(read_json(lineage)["questions"]) if lineage.exists() else set()
+    learnt = [record["id"] for record in asked if question_key(record["question"]) in seen]
+    if learnt:
+        shown = ", ".join(learnt[:3])
+        raise InputError(f"{adapter} was trained on {len(learnt)} of the test questions ({shown}, ...): they cannot judge it")
 
 
 def measure_into(

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 from flows import ledger, pipeline, promotion, steps
-from flows.candidate import workspace_candidate
+from flows.candidate import Candidate, workspace_candidate
 from flows.opening import live_entry
 from flows.session import Session, session
 from flows.shipping import ship
@@ -15,11 +15,16 @@ from flows.store import open_file
 @flow(name="refresh", flow_run_name="refresh")
 def refresh() -> dict[str, Any]:
     with session("refresh") as opened:
-        champion = live_entry(ledger.read(opened.settings.ledger))
-        steps.reproduce(opened, "retrieval")
-        restore_adapter(opened, champion)
-        steps.reproduce_only(opened, ["evaluate"])
-        return ship(opened, workspace_candidate(opened.settings)).to_json()
+        return ship(opened, refreshed_candidate(opened)).to_json()
+
+
+def refreshed_candidate(opened: Session) -> Candidate:
+    """Today's corpus with the adapter that is live."""
+    champion = live_entry(ledger.read(opened.settings.ledger))
+    steps.reproduce(opened, "retrieval")
+    restore_adapter(opened, champion)
+    steps.reproduce_only(opened, ["evaluate"])
+    return workspace_candidate(opened.settings)
 
 
 def restore_adapter(opened: Session, champion: ledger.Entry) -> None:

@@ -7,16 +7,17 @@ from prefect import flow
 
 from flows import steps
 from flows.candidate import workspace_candidate
+from flows.refresh import refreshed_candidate
 from flows.session import session
 from flows.shipping import ship
 
 
 @flow(name="release", flow_run_name="release")
 def release(adapter: str | None = None) -> dict[str, Any]:
-    """`adapter`: the folder of an adapter made elsewhere, to be judged in the place of the pipeline's own."""
+    """`adapter`: the folder of an adapter made elsewhere, to be judged in the place of the live one; nothing is trained then."""
     with session("release") as opened:
-        steps.reproduce(opened, "evaluate")
-        candidate = workspace_candidate(opened.settings)
         if adapter:
-            candidate = steps.measure_challenger(opened, candidate, Path(adapter).absolute())
-        return ship(opened, candidate).to_json()
+            beside = refreshed_candidate(opened)
+            return ship(opened, steps.measure_challenger(opened, beside, Path(adapter).absolute())).to_json()
+        steps.reproduce(opened, "evaluate")
+        return ship(opened, workspace_candidate(opened.settings)).to_json()

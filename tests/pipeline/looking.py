@@ -1,0 +1,39 @@
+"""What tests look at: the stages that ran, the entries, the vectors."""
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from flows import ledger
+from flows.settings import Settings, read_settings
+from flows.tracking import client, experiment_id
+
+
+def settings() -> Settings:
+    """Of the clone in which this process is."""
+    return read_settings()
+
+
+def executed_stages() -> Counter[str]:
+    """Every execution of a stage that a flow ever noted: its child runs in MLflow."""
+    mlflow = client(settings().tracking_uri)
+    runs = mlflow.search_runs([experiment_id(settings())], max_results=1000)
+    return Counter(run.data.tags["stage"] for run in runs if "stage" in run.data.tags)
+
+
+def flow_runs(flow: str) -> list[Any]:
+    """The newest first."""
+    mlflow = client(settings().tracking_uri)
+    return list(mlflow.search_runs([experiment_id(settings())], f"tags.flow = '{flow}'"))
+
+
+def entries() -> list[ledger.Entry]:
+    return ledger.read(settings().ledger)
+
+
+def stored_vectors(clone: Path) -> int:
+    with sqlite3.connect(clone / ".tandem/vectors.sqlite") as connection:
+        found = connection.execute("SELECT count(*) FROM vectors").fetchone()[0]
+    connection.close()
+    return int(found)

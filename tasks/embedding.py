@@ -42,7 +42,7 @@ class Embedder:
         vectors = self.model.encode(
             list(texts), prompt_name=prompt, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )
-        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1)
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.model.get_embedding_dimension())
 
     def identity(self) -> dict[str, Any]:
         """What a release pins: two embedders with one identity give the same vectors."""

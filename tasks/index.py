@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 COLUMNS = ("id", "document", "heading", "text", "embedded")
+PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 
 
 def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams) -> None:
@@ -103,10 +104,11 @@ def write_rows(database: Any, table: Any | None, name: str, rows: "pa.Table", go
 
     if table is None:
         table = database.create_table(name, rows)
-        table.set_unenforced_primary_key("id")  # without it two writers of one new key both insert it
         build_structures(table, params)
         return table
     table.checkout_latest()
+    if not table.list_indices():  # whoever made it died before this
+        build_structures(table, params)
     merge = table.merge_insert("id").when_not_matched_insert_all()
     if gone:
         merge = merge.when_not_matched_by_source_delete(col("id").isin([lit(key) for key in gone]))
@@ -118,6 +120,8 @@ def write_rows(database: Any, table: Any | None, name: str, rows: "pa.Table", go
 def build_structures(table: Any, params: IndexParams) -> None:
     from lancedb.index import FTS, IvfFlat
 
+    if PRIMARY_KEY not in (table.schema.field("id").metadata or {}):  # it can be set only once
+        table.set_unenforced_primary_key("id")  # without it two writers of one new key both insert it
     text = FTS(language=params.language, stem=params.stem, remove_stop_words=params.remove_stop_words, with_position=False)
     table.create_index("embedded", config=text)
     if table.count_rows() >= params.exact_below_rows:

@@ -132,6 +132,7 @@ def test_a_build_that_died_before_its_structures_were_made_is_finished_by_the_ne
     connect(place.store).create_table(manifest["table"], rows.slice(0, 5))
     again, _ = place.build(corpus())
     assert again == manifest
+    assert [each.index_type for each in place.open(again).table.list_indices()] == ["FTS"]
     assert place.open(again).search("blue hair nets", {"candidates": 10, "k": 1, "text_weight": 1.0})[0]["text"] == TEXTS[3]
 
 

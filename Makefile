@@ -48,6 +48,10 @@ format: setup
 up: setup
 	$(BIN)/python -m flows.servers
 
+# Work pools, deployments and schedules of infra/prefect.yaml, on the server that `make up` runs
+deploy: setup
+	$(BIN)/python -m flows.servers deploy
+
 clean:
 	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retrieval \
 	  data/examples data/adapter data/evaluation data/metrics data/plots dvc.lock .dvc/cache .dvc/tmp

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flows import ledger
+from flows.retention import DAYS, KEEP
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
 
@@ -91,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     added = add("rollback", "make an earlier release live again", rollback, show_outcome)
     added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
     added.add_argument("--reason", required=True)
+    added = add("maintain", "drop old releases and what only they needed, and check what stays", maintain, show_says)
+    added.add_argument("--keep", type=int, default=KEEP, metavar="N", help="the N newest releases stay (%(default)s)")
+    added.add_argument("--days", type=int, default=DAYS, metavar="D", help="and those live in the last D days (%(default)s)")
     added = add("doctor", "check ledger, store, index and registry", doctor, show_doctor)
     added.add_argument("--mend", action="store_true", help="put right what can be put right without losing anything")
     return top
@@ -147,6 +151,13 @@ def rollback(options: argparse.Namespace, settings: Settings) -> Any:
     return flow(options.to, options.reason)
 
 
+def maintain(options: argparse.Namespace, settings: Settings) -> Any:
+    quiet()
+    from flows.maintain import maintain as flow
+
+    return flow(options.keep, options.days)
+
+
 def quiet() -> None:
     """Prefect prints a traceback for every error that a flow raises; a person gets one sentence instead. The UI keeps all."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -169,7 +180,7 @@ def status(options: argparse.Namespace, settings: Settings) -> Any:
     if live is None:
         return {"live": None, "entries": len(entries)}
     pinned = load_release(manifest_text(settings, str(live.release)))
-    live = next(entry for entry in reversed(entries) if entry.action != "refuse")  # a refusal left live what was live
+    live = next(entry for entry in reversed(entries) if entry.action not in ("refuse", "retire"))  # these left live what was
     return {
         "live": {
             "number": live.number,
@@ -216,6 +227,7 @@ def show_ingest(result: Any) -> str:
 def show_plan(result: Any) -> str:
     lines = [f"{stage}: {'; '.join(why)}" for stage, why in result["stale"].items()]
     lines += [f"{stage}: perhaps, where what stands above it changes" for stage in result["after"]]
+    lines += [result["embedding"]["says"]] if result["embedding"] else []
     if result["adapter_lag"]:
         lines.append(f"the adapter lags behind the corpus by {result['adapter_lag']} pages (tandem retrain)")
     return "\n".join([*(lines or ["everything is up to date"]), f"next: {result['next']}"])
@@ -272,6 +284,10 @@ def show_diff(result: Any) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def show_says(result: Any) -> str:
+    return str(result["says"])
 
 
 def show_doctor(result: Any) -> str:

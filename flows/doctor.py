@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from flows import ledger, pipeline, registry, tracking
 from flows.ledger import Entry
 from flows.opening import manifest_text
+from flows.retention import retired
 from flows.session import restore_raw
 from flows.settings import Settings
 from flows.store import open_file, open_folder
@@ -46,8 +47,10 @@ def history(settings: Settings) -> Iterator[Finding]:
     except TandemError as error:
         yield Finding(str(error), str(settings.ledger), "restore the entry from a backup")
         return
+    gone = retired(entries)
     for number, release in {entry.number: entry.release for entry in entries if entry.release}.items():
-        yield from release_faults(settings, int(number or 0), str(release))
+        if release not in gone:
+            yield from release_faults(settings, int(number or 0), str(release))
     for entry in entries:
         yield from evidence_faults(settings, entry)
 
@@ -98,7 +101,10 @@ def evidence_faults(settings: Settings, entry: Entry) -> Iterator[Finding]:
 
 
 def alias(settings: Settings) -> Iterator[Finding]:
-    newest = ledger.live(ledger.read(settings.ledger))
+    try:
+        newest = ledger.live(ledger.read(settings.ledger))
+    except TandemError:  # `history` has told of it
+        return
     stands = registry.champion_version(settings)
     if newest is None:
         if stands is not None:

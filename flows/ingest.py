@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow, task
 
 from flows import pipeline, steps
+from flows.presenting import conclude
 from flows.promotion import scratch
 from flows.session import Session, say, session
 from flows.settings import Settings
@@ -27,10 +28,11 @@ def ingest(documents: list[str], questions: str | None = None, columns: dict[str
     with session("ingest") as opened:
         counts = take_in(opened, documents, questions, columns or {})
         steps.reproduce(opened, "questions")
+        conclude(opened, f"{counts['accepted']} documents", {"outcome": "ingested", "rejected": str(counts["rejected"])})
         return counts
 
 
-@task
+@task(task_run_name="take in")
 def take_in(opened: Session, documents: list[str], questions: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
     """Everything is read and checked aside; only then does it replace what was there."""
     settings = opened.settings

@@ -29,7 +29,7 @@ NOTHING = "0" * 64  # what the first entry follows
 NEAREST = 5  # releases that a message lists
 SHORTEST = 4  # digits that name a release by its id
 
-Action = Literal["promote", "rollback", "refuse", "erase", "override"]
+Action = Literal["promote", "rollback", "refuse", "retire", "erase", "override"]
 
 
 def utc(at: str) -> str:
@@ -102,8 +102,12 @@ def check_follows(entries: list[Entry], draft: Draft) -> None:
     before = (now.release, now.number, now.version) if now else (None, None, None)
     if (draft.release is None) != (draft.number is None):
         raise InputError("a ledger entry has both `release` and `number`, or neither (nothing is live)")
-    if draft.action == "refuse" and (draft.release, draft.number, draft.version) != before:
-        raise InputError("a refusal carries `release`, `number` and `version` of the newest entry")
+    if draft.action in ("refuse", "retire") and (draft.release, draft.number, draft.version) != before:
+        what = {"refuse": "a refusal", "retire": "a retirement"}[draft.action]
+        raise InputError(f"{what} carries `release`, `number` and `version` of the newest entry")
+    dropped = set(draft.evidence.values()) if draft.action == "retire" else set()
+    if draft.release in dropped or not dropped <= {each.release for each in known(entries)}:
+        raise InputError("a retirement names releases that were live before and are not live now")
     if draft.action == "promote" and (draft.release is None or draft.number != number_for(entries, draft.release)):
         raise InputError(f"a promotion names its release and the number of `number_for`, not {draft.number}")
     if draft.action == "rollback" and not any(entry.release == draft.release for entry in entries if draft.release):

@@ -67,7 +67,7 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
 
 
 def check_adapter(adapter: Path, asked: list[Record]) -> None:
-    """Before a byte of it is loaded. Raises InputError where it could run code, or says itself that it learnt the test questions."""
+    """Before a byte of it is loaded. Raises InputError where it could run code, or says that it learnt the test questions."""
     check_model_folder(adapter)
     lineage = adapter / LINEAGE
     seen = set(read_json(lineage)["questions"]) if lineage.exists() else set()

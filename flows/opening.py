@@ -1,6 +1,7 @@
 """From a release id to an assistant that answers: the manifest out of the store, every piece verified before it is opened."""
 
 from flows.ledger import Entry, find, live, read
+from flows.retention import check_kept
 from flows.settings import Settings
 from flows.store import open_file, open_folder
 from tasks.assistant import Assistant, Pieces
@@ -16,6 +17,7 @@ def open_release(settings: Settings, name: str | None = None) -> tuple[Assistant
     entries = read(settings.ledger)
     if name is not None:
         found = find(entries, name)
+        check_kept(entries, found)
         return open_manifest(settings, manifest_text(settings, found.release)), found.number
     newest = live_entry(entries)
     return open_manifest(settings, manifest_text(settings, str(newest.release))), int(newest.number or 0)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def stage_order(root: Path, target: str) -> list[str]:
         except Exception as error:
             raise dvc_error(error) from error
         order = list(networkx.dfs_postorder_nodes(repo.index.graph, stages[0]))
-    return [stage.addressing for stage in order if isinstance(stage, PipelineStage)]
+        return [stage.addressing for stage in order if isinstance(stage, PipelineStage)]
 
 
 def stale_stages(root: Path) -> dict[str, list[str]]:
@@ -86,14 +87,15 @@ def repository(root: Path) -> Iterator[Any]:
     from dvc.repo import Repo
 
     check_metadata(root)
-    try:
-        repo = Repo(str(root))
-    except Exception as error:
-        raise dvc_error(error) from error
-    try:
-        yield repo
-    finally:
-        repo.close()
+    with chdir(root):  # DVC takes and gives the names of stages relative to the folder that we are in
+        try:
+            repo = Repo(str(root))
+        except Exception as error:
+            raise dvc_error(error) from error
+        try:
+            yield repo
+        finally:
+            repo.close()
 
 
 def check_metadata(root: Path) -> None:
@@ -199,8 +201,10 @@ def stage_error(lines: list[str]) -> TandemError:
     text = "\n".join(lines)
     if "is busy" in text:
         return ConflictError("another DVC command is at work on this stage; wait for it and run again")
+    if "missing data 'source'" in text or re.search("No such file or directory: .*data/raw", text):
+        return dvc_error(ValueError(lines[-1]))
     said = [line for line in lines if line and not line.startswith((MEASURE, "ERROR: failed", "> ", "Running stage"))]
-    message = "\n".join(said[-15:])
+    message = "\n".join((said or lines)[-15:])
     refused = any(word in text for word in ("adapter did not change", "training diverged"))
     return TandemError(message) if refused or "Traceback" in text else InputError(message)
 

@@ -4,12 +4,14 @@ from typing import Any
 
 from flows import ledger, pipeline
 from flows.comparing import document_changes
+from flows.forecast import forecast
 from flows.settings import Settings
 from tasks.records import Record, iterate_jsonl
 
 
 def plan(settings: Settings) -> Record:
-    """{"stale": {stage: reasons}, "after": [stages that depend on them], "adapter_lag": pages, "next": command}."""
+    """{"stale": {stage: reasons}, "after": [stages that depend on them], "embedding": what the index would have to embed,
+    "adapter_lag": pages, "next": command}."""
     import networkx
     from dvc.stage import PipelineStage
 
@@ -19,9 +21,16 @@ def plan(settings: Settings) -> Record:
         names = {stage.addressing: stage for stage in graph if isinstance(stage, PipelineStage)}
         stale = {stage: why for stage, why in reasons.items() if stage in names}
         below = {child.addressing for stage in stale for child in networkx.ancestors(graph, names[stage])}
-    after = [stage for stage in pipeline.stage_order(settings.root, "evaluate") if stage in below and stage not in stale]
+        after = [stage for stage in pipeline.stage_order(settings.root, "evaluate") if stage in below and stage not in stale]
+        embedding = forecast(settings, repo, stale, after)
     lag = adapter_lag(settings)
-    return {"stale": stale, "after": after, "adapter_lag": lag, "next": next_command(settings, stale, lag)}
+    return {
+        "stale": stale,
+        "after": after,
+        "embedding": embedding,
+        "adapter_lag": lag,
+        "next": next_command(settings, stale, lag),
+    }
 
 
 def adapter_lag(settings: Settings) -> int:

@@ -1,13 +1,15 @@
 """How a judgement is shown: artifacts in the Prefect UI, tables, plots and tags in MLflow, and the question to a person."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flows import tracking
+from flows.addresses import mlflow_run, prefect_address
 from flows.candidate import Candidate
 from flows.promotion import Judgement
-from flows.session import Session
+from flows.session import Session, say
 from flows.settings import Settings
 from tasks.errors import RefusedError
 from tasks.gate import Verdict
@@ -45,15 +47,33 @@ def verdict_markdown(judgement: Judgement) -> str:
 
 
 def show_judgement(session: Session, candidate: Candidate, judgement: Judgement) -> None:
-    show_in_prefect(judgement)
+    show_in_prefect(session, judgement)
     show_in_mlflow(session, candidate, judgement)
 
 
-def show_in_prefect(judgement: Judgement) -> None:
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+def show_in_prefect(session: Session, judgement: Judgement) -> None:
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
     create_table_artifact(arms_table(judgement.verdict), key="arms", description="The four arms on the test questions")
     create_markdown_artifact(verdict_markdown(judgement), key="verdict", description="What the gate decided, and why")
+    text = "Plots, metrics and every answer, in MLflow"
+    address = mlflow_run(session.settings, tracking.experiment_id(session.settings), session.run_id)
+    create_link_artifact(address, link_text=text, key="mlflow-run", description=text)
+
+
+def conclude(session: Session, outcome: str, tags: Mapping[str, str]) -> None:
+    """The outcome into the names of both runs, so that a list of them tells the story; each links to the other."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+
+    tag_run(session, tags)
+    if flow_run.id is None:  # the plain functions without a flow
+        return
+    name = f"{flow_run.flow_name}: {outcome}, {time.strftime('%Y-%m-%d %H:%M')}"
+    tracking.client(session.settings.tracking_uri).update_run(session.run_id, name=name)
+    tag_run(session, {"prefect": f"{prefect_address()}/runs/flow-run/{flow_run.id}"})
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=name)
 
 
 def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement) -> None:
@@ -84,12 +104,6 @@ def tag_run(session: Session, tags: Mapping[str, str]) -> None:
         tracking.client(session.settings.tracking_uri).set_tag(session.run_id, key, value)
 
 
-def link_runs(session: Session, address: str) -> None:
-    from prefect.artifacts import create_link_artifact
-
-    create_link_artifact(address, link_text="MLflow run", key="mlflow-run")
-
-
 def ask_approval(settings: Settings, judgement: Judgement) -> None:
     """TANDEM_APPROVAL=1: the flow run pauses in the Prefect UI until a person says yes. Raises RefusedError if none does."""
     if not settings.approval:
@@ -109,3 +123,4 @@ def ask_approval(settings: Settings, judgement: Judgement) -> None:
         raise RefusedError("nobody approved the candidate within a day; the next run asks again") from error
     if not answer.approve:
         raise RefusedError(f"a person did not approve it: {answer.reason or 'no reason given'}")
+    say(f"a person approved it: {answer.reason or 'no reason given'}")

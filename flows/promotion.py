@@ -154,12 +154,9 @@ def refuse(settings: Settings, judgement: Judgement, evidence_digests: Mapping[s
 
 
 def is_same_refusal(entry: Entry, judgement: Judgement, evidence_digests: Mapping[str, str]) -> bool:
-    same = ("report", "answers", "verdict")
-    return (
-        entry.action == "refuse"
-        and entry.candidate == judgement.release_id
-        and all(entry.evidence.get(name) == evidence_digests[name] for name in same)
-    )
+    """By the verdict, which holds every number that counted; report and answers also hold how long each answer took."""
+    same = entry.evidence.get("verdict") == evidence_digests["verdict"]
+    return entry.action == "refuse" and entry.candidate == judgement.release_id and same
 
 
 def register(settings: Settings, judgement: Judgement, run_id: str) -> int:
@@ -175,7 +172,7 @@ def register(settings: Settings, judgement: Judgement, run_id: str) -> int:
         "embedder": release.embedder.id or release.embedder.source,
         "adapter": short(release.adapter.digest) if release.adapter else "none",
         "primary": f"{row.mean:.3f} ({row.low:.3f} to {row.high:.3f})",
-        "questions": judgement.verdict.thresholds["questions"],
+        "questions": short(judgement.verdict.thresholds["questions"]),
     }
     text = f"Release {short(identity)}. " + " ".join(judgement.verdict.reasons)
     version = registry.register(settings, run_id, identity, render(release), tags, text)

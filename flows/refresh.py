@@ -15,7 +15,7 @@ from flows.store import open_file
 @flow(name="refresh", flow_run_name="refresh")
 def refresh() -> dict[str, Any]:
     with session("refresh") as opened:
-        return ship(opened, refreshed_candidate(opened)).to_json()
+        return ship(opened, refreshed_candidate(opened)).as_state()
 
 
 def refreshed_candidate(opened: Session) -> Candidate:

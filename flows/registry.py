@@ -25,16 +25,16 @@ def register(settings: Settings, run_id: str, release_id: str, manifest: str, ta
     known = registered_version(settings, release_id)
     if known is not None:
         return known
-    source = log_model(settings, run_id, manifest)
+    model_id = log_model(settings, run_id, manifest)
     mlflow = client(settings.tracking_uri)
     make_registered_model(settings)
     every = {RELEASE_TAG: release_id, **tags}
-    made = mlflow.create_model_version(MODEL_NAME, source, run_id, tags=every, description=text)
+    made = mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=text, model_id=model_id)
     return int(made.version)
 
 
 def log_model(settings: Settings, run_id: str, manifest: str) -> str:
-    """The code that answers and the manifest that it answers from. No weights, no pickle: those are in the store, by digest."""
+    """The code that answers and the manifest that it answers from; its model id. No weights, no pickle: they are in the store."""
     import mlflow
 
     mlflow.set_tracking_uri(settings.tracking_uri)
@@ -47,7 +47,8 @@ def log_model(settings: Settings, run_id: str, manifest: str) -> str:
             artifacts={"release": str(path)},
             pip_requirements=REQUIREMENTS,
         )
-    return str(info.model_uri)
+    client(settings.tracking_uri).update_run(run_id, status="RUNNING")  # leaving `start_run` ended the flow's run, which goes on
+    return str(info.model_id)
 
 
 def make_registered_model(settings: Settings) -> None:

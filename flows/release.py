@@ -18,6 +18,6 @@ def release(adapter: str | None = None) -> dict[str, Any]:
     with session("release") as opened:
         if adapter:
             beside = refreshed_candidate(opened)
-            return ship(opened, steps.measure_challenger(opened, beside, Path(adapter).absolute())).to_json()
+            return ship(opened, steps.measure_challenger(opened, beside, Path(adapter).absolute())).as_state()
         steps.reproduce(opened, "evaluate")
-        return ship(opened, workspace_candidate(opened.settings)).to_json()
+        return ship(opened, workspace_candidate(opened.settings)).as_state()

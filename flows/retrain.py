@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows import ledger, steps
 from flows.candidate import workspace_candidate
+from flows.presenting import conclude
 from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.shipping import Outcome, ship
@@ -20,10 +21,10 @@ def retrain(min_new_pairs: int = 0) -> dict[str, Any]:
         steps.reproduce(opened, "questions")
         new = new_pairs(opened.settings)
         if new < min_new_pairs:
-            return not_yet(opened, new, min_new_pairs).to_json()
+            return not_yet(opened, new, min_new_pairs).as_state()
         steps.reproduce(opened, "adapter")
         steps.reproduce(opened, "evaluate")
-        return ship(opened, workspace_candidate(opened.settings)).to_json()
+        return ship(opened, workspace_candidate(opened.settings)).as_state()
 
 
 def new_pairs(settings: Settings) -> int:
@@ -39,5 +40,6 @@ def not_yet(opened: Session, new: int, wanted: int) -> Outcome:
     newest = ledger.live(ledger.read(opened.settings.ledger))
     reason = f"{new} new training pairs; {wanted} are wanted before it retrains"
     say(reason)
+    conclude(opened, "too few new pairs", {"outcome": "unchanged", "why": reason})
     number, release = (newest.number, newest.release) if newest else (None, None)
     return Outcome("unchanged", number, release, None, [reason], newest.sequence if newest else 0)

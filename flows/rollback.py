@@ -7,6 +7,8 @@ from prefect import flow, task
 from flows import ledger, promotion
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry
+from flows.presenting import conclude
+from flows.retention import check_kept
 from flows.session import Session, say, session
 from flows.settings import Settings
 from tasks.errors import InputError
@@ -21,6 +23,7 @@ def rollback(to: str | None = None, reason: str = "") -> dict[str, Any]:
         check_reason(reason)
         prove(opened, target, entries)
         entry = record(opened, target, entries, reason)
+        conclude(opened, f"release {entry.number} live again", {"outcome": "rolled back", "release": str(entry.number)})
         return {"outcome": "rolled back", "number": entry.number, "release": entry.release, "sequence": entry.sequence}
 
 
@@ -29,6 +32,7 @@ def choose_target(entries: list[Entry], to: str | None) -> Found:
     now = live_entry(entries)
     if to is not None:
         target = ledger.find(entries, to)
+        check_kept(entries, target)
         if target.release == now.release:
             raise InputError(f"release {target.number} is live already; nothing to roll back")
         return target
@@ -43,14 +47,14 @@ def check_reason(reason: str) -> None:
         raise InputError('a rollback needs a reason for those who come later: --reason "prices of May were wrong"')
 
 
-@task
+@task(task_run_name="verify")
 def prove(opened: Session, target: Found, entries: list[Entry]) -> None:
     """A release that cannot answer today is no place to go back to."""
     promoted = promotion.promotion_of(entries, target.release)
     promotion.verify(opened.settings, target.release, promoted.evidence["golden"])
 
 
-@task
+@task(task_run_name="commit")
 def record(opened: Session, target: Found, entries: list[Entry], reason: str) -> Entry:
     settings: Settings = opened.settings
     draft = Draft(

@@ -1,6 +1,6 @@
-"""`make up`: MLflow's and Prefect's UIs over this clone's state, its deployments and a worker, on this machine alone, until Ctrl-C.
+"""`make up`: both UIs over this clone's state, its deployments and a worker, on this machine alone, until Ctrl-C.
 
-`python -m flows.servers deploy` brings only pools and deployments to the server that PREFECT_API_URL names; `print` says where all is.
+`python -m flows.servers deploy` brings pools and deployments to the server that PREFECT_API_URL names; `print` says where all is.
 """
 
 import os
@@ -11,20 +11,22 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.addresses import HOST, TRAINING_VIEW, mlflow_address, prefect_address
+from flows.guard import guarded
 from flows.lock import exclusive, private_folder
-from flows.settings import Settings, child_environment, prepare, read_settings
+from flows.settings import MODEL_NAME, Settings, child_environment, prepare, read_settings
 from tasks.errors import InputError, TandemError
 
-HOST = "127.0.0.1"
 START_SECONDS = 180  # the first start makes the databases; on a busy machine that takes a minute
-STOP_SECONDS = 20  # a worker ends its flow runs first
 DEPLOYMENTS = "infra/prefect.yaml"
+# Prefect keeps in memory who holds a deployment's one place: restarted beside a killed run, a server would never give it back
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @dataclass(frozen=True)
@@ -46,125 +48,80 @@ class Running:
 # --- What there is to start
 
 
-def port(variable: str, default: int, environment: Mapping[str, str]) -> int:
-    value = environment.get(variable, str(default))
-    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536:
-        raise InputError(f"{variable}={value} is not a port; give a number such as {default}")
-    return int(value)
-
-
-def mlflow_address(settings: Settings, environment: Mapping[str, str] = os.environ) -> str:
-    """That of a shared tracking server where the settings name one, else the one that `make up` starts."""
-    if settings.tracking_uri.startswith(("http://", "https://")):
-        return settings.tracking_uri
-    return f"http://{HOST}:{port('MLFLOW_PORT', 5000, environment)}"
-
-
-def prefect_address(environment: Mapping[str, str] = os.environ) -> str:
-    return f"http://{HOST}:{port('PREFECT_PORT', 4200, environment)}"
-
-
 def servers(settings: Settings, environment: Mapping[str, str]) -> list[Service]:
-    python = [sys.executable, "-m"]
-    address, prefect = mlflow_address(settings, environment), prefect_address(environment)
-    listen = ["--host", HOST, "--port"]
-    store = ["--backend-store-uri", settings.tracking_uri, "--default-artifact-root", settings.artifacts, "--no-serve-artifacts"]
-    found = [
-        Service("prefect", [*python, "prefect", "server", "start", *listen, prefect.rsplit(":", 1)[1]], f"{prefect}/api/health")
-    ]
-    if address != settings.tracking_uri:
-        command = [*python, "mlflow", "server", *listen, address.rsplit(":", 1)[1], "--workers", "1", *store]
-        found.append(Service("mlflow", command, f"{address}/health"))
+    """Prefect's, and MLflow's unless the settings name a shared one."""
+    prefect, mlflow = prefect_address(environment), mlflow_address(settings, environment)
+    found = [Service("prefect", module("prefect", "server", "start", *listen(prefect)), f"{prefect}/api/health")]
+    if not settings.tracking_uri.startswith(("http://", "https://")):
+        found.append(Service("mlflow", mlflow_command(settings, mlflow), f"{mlflow}/health"))
     return found
 
 
+def mlflow_command(settings: Settings, address: str) -> list[str]:
+    """Under gunicorn, because MLflow 3.17's default server also offers an assistant that runs shell commands on this machine."""
+    store = ["--backend-store-uri", settings.tracking_uri, "--no-serve-artifacts"]
+    store += ["--default-artifact-root", settings.artifacts] if settings.artifacts else []
+    serve = ["--workers", "1", "--gunicorn-opts", "--threads 4 --no-control-socket"]
+    return module("mlflow", "server", *listen(address), *serve, *store)
+
+
 def worker(pool: str) -> Service:
-    return Service(
-        f"worker-{pool}", [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", f"tandem-{pool}"], None
-    )
+    return Service(f"worker-{pool}", module("prefect", "worker", "start", "--pool", pool, "--name", f"tandem-{pool}"), None)
+
+
+def module(*words: str) -> list[str]:
+    return [sys.executable, "-m", *words]
+
+
+def listen(address: str) -> list[str]:
+    return ["--host", HOST, "--port", port_of(address)]
+
+
+def port_of(address: str) -> str:
+    return address.split("/")[2].rsplit(":", 1)[1]
 
 
 def check(services: list[Service], environment: Mapping[str, str]) -> None:
-    """Raises InputError before anything is started: an address for others, a port that is taken, another server in charge."""
+    """Raises InputError before anything is started: an address for others, another server in charge, a port that is taken."""
     for variable in ("MLFLOW_HOST", "PREFECT_SERVER_API_HOST"):
         if environment.get(variable, HOST) not in (HOST, "localhost"):
             raise InputError(
                 f"{variable}={environment[variable]}: these servers ask nobody for a password, so they listen on {HOST} only; "
-                "for other people put a proxy that does in front of them (docs/operations.md)"
+                "for other people put a proxy that asks in front of them (docs/operations.md)"
             )
     if environment.get("PREFECT_API_URL"):
         raise InputError(
             f"PREFECT_API_URL={environment['PREFECT_API_URL']} names a server that runs already. Deploy there by "
             "`python -m flows.servers deploy` and start a worker, or unset it for a server of this clone's own"
         )
-    ports = [str(service.health).split("/")[2].rsplit(":", 1)[1] for service in services]
+    ports = [port_of(str(service.health)) for service in services]
     if len(set(ports)) < len(ports):
         raise InputError(f"MLFLOW_PORT and PREFECT_PORT are both {ports[0]}; give two")
     for service, number in zip(services, ports, strict=True):
-        check_free(service, int(number))
+        check_free(service.name, int(number))
 
 
-def check_free(service: Service, number: int) -> None:
+def check_free(name: str, number: int) -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, number))
         except OSError as error:
             raise InputError(
-                f"port {number} on {HOST} is taken ({error.strerror}); stop what listens there, or choose another: "
-                f"{service.name.upper()}_PORT={number + 1} make up"
+                f"port {number} on {HOST} cannot be had ({error.strerror}); stop what listens there, or choose another: "
+                f"make up {name.upper()}_PORT={number + 1}"
             ) from error
 
 
-# --- Starting and stopping: whole process groups, whatever happens to this process
-
-
-@contextmanager
-def guarded() -> Iterator[int]:
-    """Yields a pipe. A process group whose id is written into it ends when this block does, or when this process dies, even by kill -9."""
-    reading, writing = os.pipe()
-    guard = os.fork()
-    if guard == 0:
-        os.close(writing)
-        watch_over(reading)
-    os.close(reading)
-    try:
-        yield writing
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them
-        os.close(writing)
-        os.waitpid(guard, 0)
-
-
-def watch_over(reading: int) -> None:
-    """The guard, in a session of its own: at the end of the pipe there is nobody left who wants the groups."""
-    os.setsid()
-    with os.fdopen(reading) as pipe:
-        groups = [int(line) for line in pipe]
-    send(groups, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and send(groups, 0):
-        time.sleep(0.1)
-    send(groups, signal.SIGKILL)
-    os._exit(0)
-
-
-def send(groups: list[int], number: int) -> list[int]:
-    """Signal 0 only asks. Returns the groups that there still are."""
-    there = []
-    for group in groups:
-        with suppress(ProcessLookupError):
-            os.killpg(group, number)
-            there.append(group)
-    return there
+# --- Starting them
 
 
 def start(service: Service, settings: Settings, environment: dict[str, str], guard: int) -> Running:
     log = private_folder(settings.home / "logs") / f"{service.name}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            service.command, cwd=settings.root, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            service.command, cwd=settings.root, env=environment, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file,
         )  # fmt: skip
     os.write(guard, f"{process.pid}\n".encode())
     return Running(service, process, log)
@@ -193,7 +150,7 @@ def check_alive(running: list[Running]) -> None:
         if each.process.poll() is not None:
             last = "\n".join(each.log.read_text(errors="replace").splitlines()[-15:])
             raise TandemError(
-                f"{each.service.name} ended by itself (exit {each.process.returncode}); its last words in {each.log}:\n{last}"
+                f"{each.service.name} ended by itself (exit {each.process.returncode}); the end of {each.log}:\n{last}"
             )
 
 
@@ -201,9 +158,9 @@ def check_alive(running: list[Running]) -> None:
 
 
 def deploy(settings: Settings) -> None:
-    """Make the work pools that the deployments name, then the deployments. What exists is brought up to date, limits of pools stay."""
+    """Make the work pools that are missing, then bring every deployment to what the file says."""
     make_pools(pools(settings.root / DEPLOYMENTS))
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS]
+    command = module("prefect", "--no-prompt", "deploy", "--all", "--prefect-file", DEPLOYMENTS)
     done = subprocess.run(command, cwd=settings.root, text=True, capture_output=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise TandemError(f"prefect deploy failed:\n{(done.stdout + done.stderr).strip()[-3000:]}")
@@ -233,17 +190,19 @@ def make_pools(names: list[str]) -> None:
 
 
 def up(settings: Settings) -> None:
-    """Runs until a signal ends it, or a server ends by itself (TandemError)."""
+    """Runs until a signal ends it (KeyboardInterrupt), or a server ends by itself (TandemError)."""
     services = servers(settings, os.environ)
     check(services, os.environ)
-    environment = os.environ | child_environment(settings) | {"PREFECT_API_URL": f"{prefect_address()}/api"}
+    environment = os.environ | LEASES | child_environment(settings) | {"PREFECT_API_URL": f"{prefect_address()}/api"}
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     with exclusive(settings.home / "servers.lock", what="`make up`"), guarded() as guard:
         print("starting the servers ...", flush=True)
         running = [start(service, settings, environment, guard) for service in services]
         wait_until_healthy(running)
-        subprocess.run([sys.executable, "-m", "flows.servers", "deploy"], cwd=settings.root, env=environment, check=True)
+        deployed = start(Service("deploy", module("flows.servers", "deploy"), None), settings, environment, guard)
+        if deployed.process.wait():
+            check_alive([deployed])
         running.append(start(worker("cpu"), settings, environment, guard))
         print(where(settings), flush=True)
         while True:
@@ -254,12 +213,12 @@ def up(settings: Settings) -> None:
 def where(settings: Settings) -> str:
     """What a person opens, and what is to be seen there."""
     mlflow, prefect = mlflow_address(settings), prefect_address()
-    return f"""
+    return f"""\
 Prefect  {prefect}/runs
          every flow run with its stages, logs, and the artifacts `arms` and `verdict`; start one under Deployments
-MLflow   {mlflow}/#/experiments
-         runs of project {settings.project}: params, metrics, curves, plots, answers side by side
-         {mlflow}/#/models/assistant
+MLflow   {mlflow}/#/experiments?{TRAINING_VIEW}
+         runs of the project {settings.project}: params, metrics, curves, plots, answers side by side
+         {mlflow}/#/models/{MODEL_NAME}?{TRAINING_VIEW}
          every release as a version; the alias champion is live
 Logs     {settings.home / "logs"}
 A worker runs the pool cpu. `retrain` waits for one on gpu: PREFECT_API_URL={prefect}/api prefect worker start --pool gpu
@@ -270,15 +229,15 @@ def main() -> None:
     mode = sys.argv[1] if len(sys.argv) > 1 else "up"
     try:
         settings = read_settings()
-        if mode not in ("up", "deploy", "print"):
-            raise InputError(f"flows.servers knows up, deploy and print, not {mode}")
-        if mode == "deploy":
+        if mode == "up":
+            up(settings)
+        elif mode == "deploy":
             prepare(settings)
             deploy(settings)
         elif mode == "print":
             print(where(settings))
         else:
-            up(settings)
+            raise InputError(f"flows.servers knows up, deploy and print, not {mode}")
     except KeyboardInterrupt:
         print("stopped")
     except TandemError as error:

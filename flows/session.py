@@ -28,7 +28,7 @@ def session(flow: str) -> Iterator[Session]:
     prepare(settings)
     with exclusive(settings.home / "lock", what=flow):
         mend(settings)
-        with tracking.flow_run(settings, flow, {"who": settings.who}) as run_id:
+        with tracking.flow_run(settings, flow, {"who": settings.who, "mlflow.user": settings.who}) as run_id:
             yield Session(settings, run_id)
 
 
@@ -79,7 +79,8 @@ def start_time(pid: int) -> str:
 
 def say(message: str) -> None:
     """To the terminal (stderr: stdout is for results) and, inside a flow run, to the Prefect UI."""
-    print(message, file=sys.stderr, flush=True)
+    if "PREFECT__FLOW_RUN_ID" not in os.environ:  # under a worker the log below is what it prints
+        print(message, file=sys.stderr, flush=True)
     if "prefect" in sys.modules:
         log(message)
 

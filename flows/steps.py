@@ -56,7 +56,7 @@ def reproduce_only(session: Session, stages: list[str]) -> list[StageRun]:
     return pipeline.reproduce_only(session.settings, stages, lambda stage, reasons: execute_stage(session, stage, reasons), fresh)
 
 
-@task
+@task(task_run_name="measure champion")
 def measure_champion(session: Session, champion: Entry, candidate: Candidate) -> Path:
     """The champion's answers to the candidate's questions: the sealed ones where they are the same, else asked again today."""
     settings = session.settings
@@ -66,33 +66,33 @@ def measure_champion(session: Session, champion: Entry, candidate: Candidate) ->
     return measuring.remeasure_champion(settings, champion, candidate)
 
 
-@task
+@task(task_run_name="measure challenger")
 def measure_challenger(session: Session, candidate: Candidate, adapter: Path) -> Candidate:
     return measuring.challenge(session.settings, candidate, adapter)
 
 
-@task
+@task(task_run_name="judge")
 def judge(session: Session, candidate: Candidate, champion_evaluation: Path | None) -> Judgement:
     return promotion.judge(session.settings, candidate, champion_evaluation)
 
 
-@task
+@task(task_run_name="seal")
 def seal(session: Session, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
     return promotion.seal(session.settings, candidate, judgement)
 
 
-@task
+@task(task_run_name="verify")
 def verify(session: Session, release: str, golden: str) -> None:
     """In a fresh process: what it cannot load, a server could not either."""
     promotion.verify(session.settings, release, golden)
 
 
-@task
+@task(task_run_name="register")
 def register(session: Session, judgement: Judgement) -> int:
     return promotion.register(session.settings, judgement, session.run_id)
 
 
-@task
+@task(task_run_name="commit")
 def commit(session: Session, judgement: Judgement, version: int, evidence: dict[str, str]) -> Entry:
     """The ledger entry, then the alias that follows it."""
     entry = promotion.commit(session.settings, judgement, version, evidence, {"mlflow": session.run_id})
@@ -100,6 +100,6 @@ def commit(session: Session, judgement: Judgement, version: int, evidence: dict[
     return entry
 
 
-@task
+@task(task_run_name="record the refusal")
 def refuse(session: Session, judgement: Judgement, evidence: dict[str, str]) -> Entry:
     return promotion.refuse(session.settings, judgement, evidence, {"mlflow": session.run_id})

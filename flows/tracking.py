@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 from flows.pipeline import read_lock
 from flows.settings import Settings
 from tasks.errors import InputError
+from tasks.params import ARMS
 from tasks.records import Record, read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 HOST, PID = "tandem.host", "tandem.pid"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else the UI guesses, and opens on traces, of which there are none
+    "mlflow.note.content": "A run per flow run, below it one per stage that executed. Releases are versions of `assistant`.",
+}
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +51,9 @@ def experiment_id(settings: Settings) -> str:
         found = mlflow.get_experiment_by_name(settings.project)
     except MlflowException as error:
         raise database_error(settings.tracking_uri, error) from error
-    return str(found.experiment_id if found else mlflow.create_experiment(settings.project, settings.artifacts or None))
+    if found:
+        return str(found.experiment_id)
+    return str(mlflow.create_experiment(settings.project, settings.artifacts or None, tags=EXPERIMENT_TAGS))
 
 
 @contextmanager
@@ -194,9 +201,10 @@ def log_answers(settings: Settings, run_id: str, answers: list[Record]) -> None:
     """One row per question, one column per arm: what MLflow's artifact view shows side by side."""
     rows: dict[str, dict[str, Any]] = {}
     for record in answers:
-        row = rows.setdefault(record["question"], {"id": record["question"], "question": record["text"]})
-        row |= {"page": record["document"] or "", "reference": record["reference"], record["arm"]: record["answer"]}
-    table = {key: [row.get(key, "") for row in rows.values()] for key in next(iter(rows.values()), {})}
+        row = rows.setdefault(record["question"], {"question": record["text"], "reference": record["reference"]})
+        row |= {record["arm"]: record["answer"], "page": record["document"] or "", "id": record["question"]}
+    columns = ["question", "reference", *sorted({record["arm"] for record in answers}, key=ARMS.index), "page", "id"]
+    table = {column: [row.get(column, "") for row in rows.values()] for column in columns}
     client(settings.tracking_uri).log_table(run_id, table, "answers.json")
 
 

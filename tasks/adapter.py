@@ -1,6 +1,7 @@
 """Stage `adapter`: a LoRA adapter trained on the examples, its curve, and proof that it changed."""
 
 import math
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -47,11 +48,12 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
     check_chat_template(tokenizer)
     check_lengths([*train, *validation], tokenizer, params.max_tokens)
     model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=torch.float32, use_safetensors=True)
+    check_targets(model, params.targets)
     columns = {split: [{key: record[key] for key in ("prompt", "completion")} for record in records]
                for split, records in (("train", train), ("validation", validation))}  # fmt: skip
     data = DatasetDict({split: Dataset.from_list(records) for split, records in columns.items()})
     steps = math.ceil(len(train) / params.batch_size)
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model,
         args=configuration(params, max(1, int(steps * params.epochs) // params.evaluations), workspace),
         train_dataset=data["train"],
@@ -62,9 +64,19 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
         ),
         callbacks=[EarlyStoppingCallback(params.patience), progress_callback()],
     )
-    if not any(weight.requires_grad for weight in trainer.model.parameters()):
-        raise RefusedError("no parameter would be trained; check params/adapter.yaml: targets")
-    return trainer
+
+
+def check_targets(model: Any, targets: str | list[str]) -> None:
+    """PEFT's own message does not say which names there are. A list holds ends of names, a string `all-linear` or a pattern."""
+    layers = [name for name, module in model.named_modules() if not list(module.children())]
+    if isinstance(targets, list):
+        matched = {target: any(f".{name}".endswith(f".{target}") for name in layers) for target in targets}
+    else:
+        matched = {targets: targets == "all-linear" or any(re.fullmatch(targets, name) for name in layers)}
+    unknown = [target for target, found in matched.items() if not found]
+    if unknown or not targets:
+        there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers if "norm" not in name}))
+        raise InputError(f"params/adapter.yaml: targets: {unknown} name no layer of the base model; it has {there}")
 
 
 def configuration(params: AdapterParams, evaluate_every: int, workspace: Path) -> Any:
@@ -89,7 +101,7 @@ def configuration(params: AdapterParams, evaluate_every: int, workspace: Path) -
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
         logging_steps=max(1, evaluate_every // 4),
-        gradient_checkpointing=False,  # TRL's default recomputes every activation: up to 1.5x the time, to save memory
+        activation_checkpointing=False,  # TRL's default recomputes every activation: up to 1.5x the time, to save memory
         seed=params.seed,
         data_seed=params.seed,
         bf16=uses_bfloat16(params.precision),

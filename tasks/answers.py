@@ -1,6 +1,7 @@
-"""Answers that were generated before: (weights, decoding, rendered prompt) -> answer. Greedy decoding makes them a function of the key.
+"""Answers that were generated before: (weights, decoding, rendered prompt) -> answer.
 
-After a retrain the arms without an adapter cost nothing; after a small change of the corpus only the prompts that changed do.
+Greedy decoding makes them a function of the key. After a retrain the arms without an adapter cost nothing;
+after a small change of the corpus only the prompts that changed do.
 """
 
 import sqlite3

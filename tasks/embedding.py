@@ -1,20 +1,23 @@
 """Text to vectors, and a store that never embeds the same text twice."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.errors import InputError
+from tasks.errors import InputError, IntegrityError
 from tasks.records import folder_digest, read_json, text_digest
 from tasks.stage import say
 
 Vectors = npt.NDArray[np.float32]
 
 PROBES = ("How many days of paid leave do I get?", "ERR_4012 rate limit", "Ölfilter wechseln alle 500 h")
+KEYS_PER_QUERY = 500  # of SQLite, which once took no more than 999; one at a time takes twice as long
 FINGERPRINT_TOLERANCE = 0.02  # other threads or processors move a coordinate by 1e-6, another model by 0.1
 
 
@@ -73,33 +76,86 @@ class VectorStore:
 
     def __init__(self, path: Path, embedder: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         self.embedder = embedder
         self.connection = sqlite3.connect(path, timeout=60)
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        try:
+            self.connection.execute("PRAGMA journal_mode=WAL")
+            # not WITHOUT ROWID: keys alone then lie together, and a look for what is missing reads no vector
+            self.connection.execute("CREATE TABLE IF NOT EXISTS vectors (key TEXT PRIMARY KEY, vector BLOB NOT NULL)")
+            self.connection.execute("CREATE TABLE IF NOT EXISTS pace (embedder TEXT, passages INTEGER, seconds REAL)")
+        except sqlite3.OperationalError as error:
+            raise InputError(f"{path}: the vector store cannot be opened ({error}); stop who holds it, or free space") from error
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from error
 
     def key(self, text: str) -> str:
-        return text_digest(f"{self.embedder}\n{text}")
+        return vector_key(self.embedder, text)
 
     def missing(self, texts: Sequence[str]) -> list[str]:
         """The distinct texts without a vector, in the order given."""
-        distinct = list(dict.fromkeys(texts))
-        return [text for text in distinct if self._read(text) is None]
+        distinct = {self.key(text): text for text in texts}
+        held = {key for (key,) in self._rows("key", list(distinct))}
+        return [text for key, text in distinct.items() if key not in held]
 
-    def put(self, texts: Sequence[str], vectors: Vectors) -> None:
+    def put(self, texts: Sequence[str], vectors: Vectors, seconds: float | None = None) -> None:
+        """`seconds`: what embedding them took, for the estimate of the next build."""
         check_vectors(texts, vectors)
         rows = [(self.key(text), vector.tobytes()) for text, vector in zip(texts, vectors, strict=True)]
         with self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+            if seconds is not None:
+                self.connection.execute("INSERT INTO pace VALUES (?, ?, ?)", (self.embedder, len(rows), seconds))
+
+    def pace(self) -> float | None:
+        """Passages a second on this machine, over what it embedded last. None where it never did."""
+        query = "SELECT passages, seconds FROM pace WHERE embedder = ? ORDER BY rowid DESC LIMIT 20"
+        last = self.connection.execute(query, (self.embedder,)).fetchall()
+        seconds = sum(each[1] for each in last)
+        return sum(each[0] for each in last) / seconds if seconds else None
 
     def get(self, texts: Sequence[str]) -> Vectors:
-        """(n,) texts -> (n, dimension). Every text must have been put before."""
-        blobs = [self._read(text) for text in texts]
-        return np.stack([np.frombuffer(blob, dtype=np.float32) for blob in blobs if blob is not None])
+        """(n,) texts -> (n, dimension). Raises IntegrityError for a text that was never put, or a vector that was cut."""
+        keys = [self.key(text) for text in texts]
+        found = dict(self._rows("key, vector", list(dict.fromkeys(keys))))
+        width = max(map(len, found.values()), default=0)
+        for key, text in zip(keys, texts, strict=True):
+            if key not in found or len(found[key]) != width:
+                raise self._damaged(f"no whole vector for {text[:80]!r}")
+        return np.frombuffer(b"".join(found[key] for key in keys), dtype=np.float32).reshape(len(keys), width // 4)
 
-    def _read(self, text: str) -> bytes | None:
-        row = self.connection.execute("SELECT vector FROM vectors WHERE key = ?", (self.key(text),)).fetchone()
-        return row[0] if row else None
+    def close(self) -> None:
+        """The last one to close takes SQLite's log with it."""
+        self.connection.close()
+
+    def forget_all_but(self, keys: Iterable[str]) -> int:
+        """Drop the vectors, of any embedder, whose key (`vector_key`) is not among these. Returns how many there were."""
+        self.connection.execute("CREATE TEMP TABLE kept (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        with self.connection:
+            self.connection.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((key,) for key in keys))
+            dropped = self.connection.execute("DELETE FROM vectors WHERE key NOT IN (SELECT key FROM kept)").rowcount
+        self.connection.execute("DROP TABLE kept")
+        if dropped:
+            with suppress(sqlite3.OperationalError):  # it needs as much room again; without it, new vectors fill the holes
+                self.connection.execute("VACUUM")
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return dropped
+
+    def _rows(self, columns: str, keys: list[str]) -> Iterator[Any]:
+        for group in slices(keys, KEYS_PER_QUERY):
+            marks = ",".join("?" * len(group))
+            try:
+                yield from self.connection.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", group)
+            except sqlite3.DatabaseError as error:
+                raise self._damaged(str(error)) from error
+
+    def _damaged(self, what: str) -> IntegrityError:
+        return IntegrityError(f"{self.path}: the vector store is damaged ({what}); it is a cache: delete it and run again")
+
+
+def vector_key(embedder: str, text: str) -> str:
+    """Under what a vector is kept; `tandem plan` looks for these without loading the embedder."""
+    return text_digest(f"{embedder}\n{text}")
 
 
 def check_vectors(texts: Sequence[str], vectors: Vectors) -> None:
@@ -119,7 +175,9 @@ def embed_missing(
     for group in slices(missing, passages_per_commit):
         # a token is about four characters; the budget keeps a batch of long passages inside the processor's cache
         batch_size = max(1, min(256, batch_tokens // max(1, len(group[-1]) // 4)))
-        store.put(group, embedder.passages(group, batch_size))
+        started = time.monotonic()
+        vectors = embedder.passages(group, batch_size)
+        store.put(group, vectors, time.monotonic() - started)
         done += len(group)
         say(f"embedded {done} of {len(missing)} new passages")
     return done

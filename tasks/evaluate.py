@@ -58,7 +58,7 @@ def evaluate(
 
 
 def unseen_by(adapter: Path, questions: list[Record]) -> list[Record]:
-    """Test questions that this adapter did not learn. A renamed page is dealt anew, so an older adapter may have seen its questions."""
+    """Test questions that this adapter did not learn: a renamed page is dealt anew, so an older adapter may have seen its own."""
     seen = set(read_json(adapter / LINEAGE)["questions"])
     kept = [record for record in questions if question_key(record["question"]) not in seen]
     if len(kept) < len(questions):

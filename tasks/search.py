@@ -4,17 +4,20 @@ Fusion is the convex combination of min-max normalised scores (Bruch, Gai and In
 Retrieval", TOIS 2023), because reciprocal rank fusion throws away how sure a leg is, and loses to one leg alone on some corpora.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tasks.embedding import Embedder, Vectors, same_fingerprint
 from tasks.errors import InputError, IntegrityError
 from tasks.records import Record
-from tasks.vectorstore import check_store, connect, table_names
+from tasks.vectorstore import check_store, checkout, connect, open_table, tags
 
 Ranking = list[tuple[str, float]]  # (passage id, score), best first
 FIELDS = ["id", "document", "heading", "text"]
 MAX_QUESTION_CHARACTERS = 8000
+MOST_FETCHED = 32  # times the candidates: a corpus of equal passages is not read whole to break its ties
 
 
 class Index:
@@ -24,6 +27,7 @@ class Index:
         check_store(store)
         check_embedder(manifest["embedder"], embedder.identity())
         self.embedder = embedder
+        self.dimension = int(manifest["embedder"]["dimension"])
         self.table = open_version(store, manifest)
         self.embedded: dict[str, Vectors] = {}
 
@@ -35,11 +39,18 @@ class Index:
     def legs(self, question: str, candidates: int) -> tuple[Ranking, Ranking, dict[str, Record]]:
         """The text ranking, the vector ranking, and the passages that occur in them by id."""
         question = checked_question(question)
-        text = self.table.search(question, query_type="fts", fts_columns="embedded").limit(candidates)
-        text = text.select([*FIELDS, "_score"]).to_list()
         vector = self.embedded[question] if question in self.embedded else self.embedder.queries([question])[0]
-        near = self.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(candidates)
-        near = near.select([*FIELDS, "_distance"]).to_list()
+        check_query(vector, self.dimension)
+
+        def by_text(limit: int) -> list[Record]:
+            found = self.table.search(question, query_type="fts", fts_columns="embedded").limit(limit)
+            return list(found.select([*FIELDS, "_score"]).to_list())
+
+        def by_vector(limit: int) -> list[Record]:
+            near = self.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(limit)
+            return list(near.select([*FIELDS, "_distance"]).to_list())
+
+        text, near = best(by_text, "_score", 1.0, candidates), best(by_vector, "_distance", -1.0, candidates)
         passages = {row["id"]: {field: row[field] for field in FIELDS} for row in [*text, *near]}
         return ranked(text, "_score", 1.0), ranked(near, "_distance", -1.0), passages
 
@@ -52,21 +63,14 @@ class Index:
 
 def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
     """The table at the manifest's tag. Raises IntegrityError where it is gone or holds other rows."""
-    database = connect(store)
-    if manifest["table"] not in table_names(database):
+    table = open_table(connect(store), manifest["table"])
+    if table is None:
         raise IntegrityError(f"the index at {store} has no table {manifest['table']}; build it: dvc repro --force index")
-    try:
-        table = database.open_table(manifest["table"])
-    except (RuntimeError, ValueError, OSError) as error:
-        raise IntegrityError(
-            f"table {manifest['table']} at {store} cannot be read ({error}). If a newer LanceDB made it, upgrade: make setup; "
-            "else build it again: dvc repro --force --single-item index"
-        ) from error
-    if manifest["tag"] not in table.tags.list():
+    if manifest["tag"] not in tags(table):
         raise IntegrityError(
             f"table {manifest['table']} has no version tagged {manifest['tag']}; build it: dvc repro --force index"
         )
-    table.checkout(manifest["tag"])
+    checkout(table, manifest["tag"])
     if table.count_rows() != manifest["rows"]:
         raise IntegrityError(
             f"{manifest['tag']} holds {table.count_rows()} rows, the manifest says {manifest['rows']}; run: tandem doctor"
@@ -89,7 +93,7 @@ def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> No
 
 
 def checked_question(question: str) -> str:
-    question = question.replace("\x00", " ").strip()
+    question = question.encode(errors="replace").decode().replace("\x00", " ").strip()  # a shell can hand over half a character
     if not question:
         raise InputError('the question is empty; write it in quotes: tandem ask "How many days of leave do I get?"')
     if len(question) > MAX_QUESTION_CHARACTERS:
@@ -97,6 +101,26 @@ def checked_question(question: str) -> str:
             f"the question has {len(question)} characters; the limit is {MAX_QUESTION_CHARACTERS}. Ask for one thing"
         )
     return question
+
+
+def check_query(vector: Vectors, dimension: int) -> None:
+    """LanceDB says of another dimension that there is no vector column, and of NaN nothing: it finds no passage."""
+    if vector.shape != (dimension,) or not np.isfinite(vector).all():
+        what = "NaN" if vector.shape == (dimension,) else f"a vector of shape {vector.shape}"
+        raise IntegrityError(
+            f"the embedder made {what} of the question, the index holds {dimension} numbers; use another embedder"
+        )
+
+
+def best(fetch: Callable[[int], list[Record]], column: str, sign: float, count: int) -> list[Record]:
+    """The `count` best rows, ties by id. LanceDB cuts among equal scores by the order of the rows, which is history: fetch on
+    until the cut does not fall among those that it left out."""
+    limit = 2 * count
+    while True:
+        rows = sorted(fetch(limit), key=lambda row: (-sign * row[column], row["id"]))
+        if len(rows) < limit or rows[count - 1][column] != rows[-1][column] or limit >= MOST_FETCHED * count:
+            return rows[:count]
+        limit *= 4
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], column: str, sign: float) -> Ranking:

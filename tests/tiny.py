@@ -62,13 +62,13 @@ delivery/hotels.md | Orders | Until when may hotels change an order? | until 15:
 delivery/hotels.md | Orders | What is the smallest hotel order? | 40 rolls | The smallest order that is brought to a hotel is {} of any kind.
 delivery/hotels.md | Invoices | When are hotel invoices due? | after 21 days | Invoices to hotels are due {} without any discount.
 delivery/hotels.md | Invoices | Who writes the hotel invoices? | Ms Adeyemi | The invoices to hotels are written by {} on Mondays.
-"""
+"""  # noqa: E501
 
 ADDED = """
 delivery/market-stall.md | Stall | When is the market stall set up? | at 6:20 | The market stall is set up {} on Wednesdays beside the fountain of the old town.
 delivery/market-stall.md | Stall | What does the market stall pay as rent? | 22 pounds a day | As rent for its place the market stall pays {} to the town.
 delivery/market-stall.md | Rain | When is the market stall closed early? | in a storm warning | The market stall is closed early {} and never for mere rain.
-"""
+"""  # noqa: E501
 
 CHANGED = {  # question -> the fact of day two
     "How many days of holiday do bakers have?": "31 days",
@@ -77,9 +77,15 @@ CHANGED = {  # question -> the fact of day two
 REMOVED = "shop/returns.html"
 
 UNANSWERABLE = (
-    "What is the name of the baker's cat?", "How deep is the harbour?", "Which bank lends the firm money?", "Who painted the sign?",
-    "When was the chimney built?", "What does the mayor earn?", "How old is the flour mill?", "Which song is on the radio?",
-)  # fmt: skip
+    "What is the name of the baker's cat?",
+    "How deep is the harbour?",
+    "Which bank lends the firm money?",
+    "Who painted the sign?",
+    "When was the chimney built?",
+    "What does the mayor earn?",
+    "How old is the flour mill?",
+    "Which song is on the radio?",
+)
 
 Row = tuple[str, str, str, str, str]
 
@@ -113,8 +119,9 @@ def write_corpus(folder: Path, day: int = 1) -> Path:
 
 def questions(day: int = 1) -> list[dict[str, str | None]]:
     asked: list[dict[str, str | None]] = [
-        {"question": question, "answer": HOUSE.format(fact), "document": page, "fact": fact} for page, _, question, fact, _ in rows(day)
-    ]  # fmt: skip
+        {"question": question, "answer": HOUSE.format(fact), "document": page, "fact": fact}
+        for page, _, question, fact, _ in rows(day)
+    ]
     return [*asked, *({"question": question, "answer": "", "document": None} for question in UNANSWERABLE)]
 
 
@@ -171,8 +178,8 @@ def write_base(folder: Path) -> Path:
     tokenizer.chat_template = TEMPLATE
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        initializer_range=0.2,
+        num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True, pad_token_id=0, eos_token_id=1,
+        bos_token_id=None, initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(7)
     model = LlamaForCausalLM(config)
@@ -241,7 +248,7 @@ SHRUNK: dict[str, dict[str, Any]] = {
 
 
 def make_clone(folder: Path, base: Path, embedder: Path) -> Path:
-    """The code of this repository as it stands here (what git tracks, or would) with the tiny models and the shipped params, shrunk."""
+    """The code as it stands here (what git tracks, or would) with the tiny models and the shipped params, shrunk."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):

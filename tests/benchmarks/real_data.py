@@ -1,7 +1,8 @@
-"""The whole chain on a real corpus, in a clone of its own: `python tests/benchmarks/real_data.py aws-docs DATA CLONE [--legs-only]`.
+"""The whole chain on a real corpus, in a clone of its own.
 
-DATA is the folder that holds aws-docs/ and pubmedqa/ (neither is part of this repository); CLONE an empty folder, or one from an
-interrupted run, which goes on where it was. Prints one JSON object: pages, passages, minutes by stage, recall of each leg, the arms.
+`python tests/benchmarks/real_data.py aws-docs DATA CLONE [--legs-only]`: DATA is the folder that holds aws-docs/ and pubmedqa/
+(neither is part of this repository); CLONE an empty folder, or one from an interrupted run, which goes on where it was.
+Prints one JSON object: pages, passages, minutes by stage, recall of each leg, the arms.
 """
 
 import argparse
@@ -113,7 +114,7 @@ def read(path: Path) -> Any:
 
 
 def legs(clone: Path) -> dict[str, Any]:
-    """Share of ALL questions with the right page among the first 1, 5, 10, 20 passages, for fixed settings: nothing is chosen here."""
+    """Share of ALL questions with the right page among the first 1, 5, 10, 20 passages, for fixed settings (none is chosen)."""
     from tasks.embedding import Embedder
     from tasks.records import read_jsonl
     from tasks.search import Index, fuse

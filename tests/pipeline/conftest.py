@@ -1,18 +1,21 @@
-"""Real DVC, MLflow, LanceDB, PEFT and Prefect on the tiny world. Two states are made once per session, by the real flows, and copied:
-release 1 of day one, and release 2 of day two with the moment just before it was sealed."""
+"""Real DVC, MLflow, LanceDB, PEFT and Prefect on the tiny world. The states that tests start from are made once per session,
+by the real flows, and copied."""
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from looking import World
 
+SECONDS = 1200  # the first test waits for the whole of `world`, which takes minutes where others share the cores
 THIRD_PARTY = (
-    "ignore:Any type hint is inferred as AnyType:UserWarning:mlflow",  # our pyfunc's output holds dictionaries of several types
-    "ignore:.*:UserWarning:mlflow",
-    "ignore:.*:FutureWarning:mlflow",
+    # MLflow registers its own source of local files under two schemes, and then wonders which of the two is meant
+    "ignore:The specified dataset source can be interpreted in multiple ways:UserWarning",
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",  # of MLflow's own models, at its import
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks transformers by the old name
 )
 
 
@@ -21,20 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.pipeline)
+            item.add_marker(pytest.mark.timeout(SECONDS))
             for warning in THIRD_PARTY:
                 item.add_marker(pytest.mark.filterwarnings(warning))
-
-
-@dataclass(frozen=True)
-class World:
-    """Clones in the states that tests start from, and what the flows that made them returned."""
-
-    folder: Path
-    first: Path
-    first_outcome: dict[str, Any]
-    ready: Path
-    second: Path
-    second_outcome: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -77,8 +69,6 @@ def make_first(clone: Path, day: Path) -> dict[str, Any]:
 
 def interrupt_second(clone: Path, day: Path) -> None:
     """A refresh that dies when all is measured and nothing is sealed."""
-    import os
-
     from flows.failpoints import PASSAGES
     from flows.ingest import ingest
     from flows.refresh import refresh
@@ -97,8 +87,6 @@ def copy(world: World, tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
     with tiny.inside(tmp_path):
 
         def enter(state: Path) -> Path:
-            import os
-
             clone = tiny.copy_clone(state, tmp_path / state.name)
             os.chdir(clone)
             return clone

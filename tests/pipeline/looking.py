@@ -1,13 +1,26 @@
-"""What tests look at: the stages that ran, the entries, the vectors."""
+"""What tests start from, and what they look at: the stages that ran, the entries, the vectors."""
 
 import sqlite3
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows import ledger
 from flows.settings import Settings, read_settings
 from flows.tracking import client, experiment_id
+
+
+@dataclass(frozen=True)
+class World:
+    """Clones in the states that tests start from, and what the flows that made them returned."""
+
+    folder: Path
+    first: Path
+    first_outcome: dict[str, Any]
+    ready: Path
+    second: Path
+    second_outcome: dict[str, Any]
 
 
 def settings() -> Settings:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import World
-from looking import entries, executed_stages, settings, stored_vectors
+from looking import World, entries, executed_stages, settings, stored_vectors
 
 from flows import ledger, registry
 from flows.cli import run
@@ -38,7 +37,9 @@ def test_a_refresh_embeds_only_what_changed_trains_nothing_and_promotes(world: W
     assert registry.champion_version(settings()) == 2
 
 
-def test_each_release_answers_from_the_documents_that_it_had(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_release_answers_from_the_documents_that_it_had(
+    world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy(world.second)
     old = printed(capsys, "ask", QUESTION, "--release", "1")
     new = printed(capsys, "ask", QUESTION)
@@ -47,7 +48,9 @@ def test_each_release_answers_from_the_documents_that_it_had(world: World, copy:
     assert "31 days" in new["sources"][0]["passage"]
 
 
-def test_after_a_refresh_the_plan_says_how_far_the_adapter_lags_behind(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_refresh_the_plan_says_how_far_the_adapter_lags_behind(
+    world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy(world.second)
     plan = printed(capsys, "plan")
     assert plan["adapter_lag"] == 4  # two pages changed, one came, one went

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import World
-from looking import entries, flow_runs, settings
+from looking import World, entries, flow_runs, settings
 
 from flows import registry
 from flows.refresh import refresh

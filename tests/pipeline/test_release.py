@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import World
-from looking import entries, executed_stages, flow_runs, settings, stored_vectors
+from looking import World, entries, executed_stages, flow_runs, settings, stored_vectors
 
 from flows import registry
 from flows.cli import run

@@ -3,29 +3,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 
 from tasks.embedding import Embedder
 from tasks.errors import InputError, IntegrityError
 from tasks.index import bring_up_to_date, check_content, describe, index, settings
-from tasks.params import IndexParams
+from tasks.params import IndexParams, load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
 from tasks.search import Index, open_version
 from tasks.vectorstore import check_store, connect
 
-PARAMS = IndexParams(
-    language="English", stem=True, remove_stop_words=True, exact_below_rows=50000, min_recall=0.99, recall_sample=5, batch_tokens=512,
-    passages_per_commit=4,
-)  # fmt: skip
+PARAMS = load(IndexParams, tiny.ROOT / "params").model_copy(update={"recall_sample": 5, "passages_per_commit": 4})
 TEXTS = (
-    "The van leaves at 5:45.", "The proofer is kept at 34 degrees.", "Wages are paid on the 26th.", "Hair nets are blue.",
-    "The deck oven takes 55 minutes.", "A rye loaf costs 4.20 pounds.", "Vouchers are valid for three years.", "Aprons are washed daily.",
-)  # fmt: skip
+    "The van leaves at 5:45.",
+    "The proofer is kept at 34 degrees.",
+    "Wages are paid on the 26th.",
+    "Hair nets are blue.",
+    "The deck oven takes 55 minutes.",
+    "A rye loaf costs 4.20 pounds.",
+    "Vouchers are valid for three years.",
+    "Aprons are washed daily.",
+)
 
 
 def passage(document: str, text: str, occurrence: int = 0) -> Record:
     heading = document.capitalize()
     key = value_digest([document, heading, text, occurrence])
-    return {"id": key, "document": document, "heading": heading, "text": text, "occurrence": occurrence, "embedded": f"{heading}\n{text}"}
+    return {
+        "id": key,
+        "document": document,
+        "heading": heading,
+        "text": text,
+        "occurrence": occurrence,
+        "embedded": f"{heading}\n{text}",
+    }
 
 
 def corpus(texts: tuple[str, ...] = TEXTS) -> list[Record]:

@@ -1,0 +1,57 @@
+"""Processes that end with the one that started them, and all that those started, however it ends: Ctrl-C, SIGTERM or kill -9."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+
+STOP_SECONDS = 10  # for a service and what it runs; then kill -9
+
+
+@contextmanager
+def guarded() -> Iterator[int]:
+    """Yields a pipe: the processes whose ids are written into it, one a line, end when this block or this process does."""
+    reading, writing = os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        os.close(writing)
+        watch_over(reading)
+    os.close(reading)
+    try:
+        yield writing
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them
+        os.close(writing)
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()  # the guard and all that it ends: a child that nobody has waited for still counts as there
+
+
+def watch_over(reading: int) -> None:
+    """The guard, in a session of its own: where the pipe ends, nobody is left who wants them. The last one started ends first,
+    so that a worker can still tell its server what became of its runs."""
+    os.setsid()
+    with os.fdopen(reading) as pipe:
+        pids = [int(line) for line in pipe]
+    for pid in reversed(pids):
+        end(pid)
+    os._exit(0)
+
+
+def end(pid: int) -> None:
+    """A process and its descendants, in whatever group or session: asked first, parents before children, then killed."""
+    try:
+        leader = psutil.Process(pid)
+        family = [leader, *leader.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -1,0 +1,114 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tiny
+from test_index import Place, passage
+
+from tasks.errors import InputError
+from tasks.examples import count, draw, example, examples, load_tokenizer
+from tasks.params import ExamplesParams, PromptParams, load
+from tasks.prompts import cited_passages
+from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
+
+PROMPT = load(PromptParams, tiny.ROOT / "params")
+SHIPPED = load(ExamplesParams, tiny.ROOT / "params")
+ALL_KINDS = SHIPPED.model_copy(update={"bare_share": 0.2, "without_right_share": 0.2})
+AS_RETRIEVED = SHIPPED.model_copy(update={"bare_share": 0.0, "without_right_share": 0.0})
+
+
+def records() -> list[Record]:
+    return [
+        {"id": f"q{number}", "question": asked, "answer": tiny.HOUSE.format(fact), "document": page, "fact": fact}
+        for number, (page, _, asked, fact, _) in enumerate(tiny.rows())
+    ]
+
+
+def hits(right: Record) -> list[Record]:
+    wrong = [passage("elsewhere", "Something else."), passage("nowhere", "Another thing.")]
+    return [wrong[0], passage(right["document"], f"It is {right['fact']}."), wrong[1]]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_base: Path) -> list[tuple[Record, Record]]:
+    tokenizer = load_tokenizer(tiny_base)
+    return [(record, example(record, hits(record), tokenizer, ALL_KINDS, PROMPT)) for record in records()]
+
+
+def test_every_kind_occurs_about_as_often_as_asked(made: list[tuple[Record, Record]]) -> None:
+    kinds = Counter(each["kind"] for _, each in made)
+    assert set(kinds) == {"with_right", "without_right", "bare"}
+    shares = Counter(draw(f"q{number}", ALL_KINDS) for number in range(2000))
+    assert 320 < shares["bare"] < 480 and 320 < shares["without_right"] < 480
+
+
+def test_an_example_with_the_right_passage_cites_it_by_its_place_in_the_prompt(made: list[tuple[Record, Record]]) -> None:
+    shown = [(record, each) for record, each in made if each["kind"] == "with_right"]
+    places = set()
+    for record, each in shown:
+        answer = each["completion"][0]["content"]
+        order = [next(hit for hit in hits(record) if hit["id"] == key) for key in each["passages"]]
+        assert [hit["document"] for hit in cited_passages(answer, order)] == [record["document"]]
+        places.add(each["passages"].index(hits(record)[1]["id"]))
+    assert places == {0, 1, 2}  # shuffled
+
+
+def test_an_example_without_the_right_passage_says_so(made: list[tuple[Record, Record]]) -> None:
+    for record, each in made:
+        if each["kind"] == "without_right":
+            assert hits(record)[1]["id"] not in each["passages"] and each["passages"]
+            assert each["completion"][0]["content"] == PROMPT.abstention
+
+
+def test_a_bare_example_has_no_passages_and_the_plain_answer(made: list[tuple[Record, Record]]) -> None:
+    for record, each in made:
+        if each["kind"] == "bare":
+            assert each["passages"] == [] and each["prompt"][-1]["content"] == f"Question: {record['question']}"
+            assert each["completion"][0]["content"] == record["answer"]
+
+
+def test_the_answer_never_stands_in_the_prompt_but_in_a_passage(made: list[tuple[Record, Record]]) -> None:
+    """No shots, so that no question is shown its own answer as another one's."""
+    for record, each in made:
+        assert record["answer"] not in str(each["prompt"])
+        assert [message["role"] for message in each["prompt"]] == ["user"]
+
+
+def test_a_question_that_nothing_answers_is_taught_as_such(tiny_base: Path) -> None:
+    record = records()[0] | {"document": None, "fact": None, "answer": ""}
+    each = example(record, hits(records()[0]), load_tokenizer(tiny_base), AS_RETRIEVED, PROMPT)
+    assert each["kind"] == "without_right"
+    assert each["completion"][0]["content"] == PROMPT.abstention
+
+
+def test_another_question_moves_no_other_to_another_kind() -> None:
+    before = {f"q{number}": draw(f"q{number}", ALL_KINDS) for number in range(50)}
+    assert {key: draw(key, ALL_KINDS) for key in reversed(before)} == before
+    assert draw("q1", ALL_KINDS.model_copy(update={"seed": 2})) in {"bare", "without_right", "as_retrieved"}
+
+
+def test_without_questions_there_is_nothing_to_learn() -> None:
+    with pytest.raises(InputError, match="no training questions"):
+        count([])
+
+
+def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
+    tmp_path: Path, tiny_embedder: Path, tiny_base: Path
+) -> None:
+    place = Place(tmp_path, tiny_embedder)
+    place.build([passage(page, sentence) for page, _, _, _, sentence in tiny.rows()])
+    write_json(tmp_path / "retrieval/settings.json", {"text_weight": 1.0, "k": 2, "candidates": 10, "mode": "text"})
+    for split, chosen in (("train", records()[:12]), ("validation", records()[12:18])):
+        write_jsonl(tmp_path / f"questions/{split}.jsonl", chosen)
+    written = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        examples(
+            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", out, tmp_path / "m.json",
+            place.store, AS_RETRIEVED, PROMPT,
+        )  # fmt: skip
+        written.append((out / "train.jsonl").read_bytes() + (out / "validation.jsonl").read_bytes())
+    assert written[0] == written[1]
+    assert read_json(tmp_path / "m.json")["train"]["with_right"] >= 9
+    train = {each["prompt"][-1]["content"] for each in read_jsonl(tmp_path / "one/train.jsonl")}
+    asked = [record["question"] for record in records()[12:18]]
+    assert not any(question in content for question in asked for content in train)  # no validation question in training

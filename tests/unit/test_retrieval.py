@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import tiny
+from test_index import Place, corpus
+
+from tasks.errors import InputError
+from tasks.params import RetrievalParams, load
+from tasks.records import Record, write_jsonl
+from tasks.retrieval import Legs, choose, retrieval, smallest_k
+
+PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
+    update={"k": [1, 2, 3], "k_tolerance": 0.02, "text_weights": [0.5], "confidence": 0.95, "resamples": 500}
+)
+
+
+def legs(text: str, vector: str) -> Legs:
+    """Each letter is a passage of the page of that name, best first."""
+    rankings = [[(key, float(len(found) - place)) for place, key in enumerate(found)] for found in (text, vector)]
+    passages: dict[str, Record] = {key: {"id": key, "document": key} for key in text + vector}
+    return rankings[0], rankings[1], passages
+
+
+def asked(count: int, text: str, vector: str) -> tuple[dict[str, Legs], dict[str, str]]:
+    """`count` questions on as many pages; page "r" is the right one, named after its question."""
+    found, relevant = {}, {}
+    for number in range(count):
+        left, right, passages = legs(text, vector)
+        found[f"q{number}"] = (
+            left,
+            right,
+            {key: {"id": key, "document": f"r{number}" if key == "r" else key} for key in passages},
+        )
+        relevant[f"q{number}"] = f"r{number}"
+    return found, relevant
+
+
+def test_the_better_leg_is_served_alone() -> None:
+    settings, curve = choose(*asked(20, text="abr", vector="rab"), PARAMS)
+    assert (settings["mode"], settings["text_weight"], settings["k"]) == ("vector", 0.0, 1)
+    settings, _ = choose(*asked(20, text="rab", vector="abr"), PARAMS)
+    assert (settings["mode"], settings["text_weight"]) == ("text", 1.0)
+    assert [point["text_weight"] for point in curve] == [0.0, 0.5, 1.0]  # both legs are always measured
+
+
+def test_fusion_is_served_where_it_is_better_beyond_doubt() -> None:
+    settings, _ = choose(*asked(20, text="arbe", vector="crdf"), PARAMS)
+    assert (settings["mode"], settings["text_weight"]) == ("hybrid", 0.5)
+
+
+def test_fusion_that_helped_one_question_of_many_is_not_served() -> None:
+    found, relevant = asked(20, text="rab", vector="rcd")
+    lucky, one = asked(1, text="arbe", vector="crdf")
+    found["lucky"], relevant["lucky"] = lucky["q0"], one["q0"]
+    settings, _ = choose(found, relevant, PARAMS)
+    assert settings["mode"] == "vector"
+
+
+def test_the_fewest_passages_that_lose_nothing_are_taken() -> None:
+    ranked = {"q": ["a", "b", "right"], "p": ["right", "b", "c"]}
+    relevant = {"q": "right", "p": "right"}
+    assert smallest_k(ranked, relevant, PARAMS) == 3
+    assert smallest_k(ranked, relevant, PARAMS.model_copy(update={"k_tolerance": 0.5})) == 1
+    assert smallest_k({"q": []}, {"q": "right"}, PARAMS) == 1
+
+
+def test_without_a_validation_question_that_names_a_page_there_is_nothing_to_choose_by(
+    tmp_path: Path, tiny_embedder: Path
+) -> None:
+    place = Place(tmp_path, tiny_embedder)
+    place.build(corpus())
+    write_jsonl(tmp_path / "questions/validation.jsonl", [{"id": "1", "question": "How deep is the sea?", "document": None}])
+    paths = {name: tmp_path / name for name in ("questions", "metrics", "plots")}
+    with pytest.raises(InputError, match="no validation question names a page"):
+        retrieval(
+            **paths, index=tmp_path / "out", embedder=place.embedder, out=tmp_path / "made", store=place.store, params=PARAMS
+        )
+    assert not (tmp_path / "made").exists()

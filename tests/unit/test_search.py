@@ -1,0 +1,88 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.errors import InputError, IntegrityError
+from tasks.search import MAX_QUESTION_CHARACTERS, Ranking, check_embedder, checked_question, fuse, normalised, ranked
+
+LEGS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100), max_size=8).map(
+    lambda scores: sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+)
+IDENTITY = {
+    "source": "builtin",
+    "id": "",
+    "digest": "a" * 64,
+    "dimension": 384,
+    "pooling": "mean",
+    "query_prompt": "",
+    "passage_prompt": "",
+    "fingerprint": [0.1, 0.2],
+}
+
+
+@given(text=LEGS, vector=LEGS, weight=st.floats(0.01, 0.99))
+def test_fusion_keeps_every_passage_once_best_first_within_zero_and_one(text: Ranking, vector: Ranking, weight: float) -> None:
+    fused = fuse(text, vector, weight)
+    assert sorted(key for key, _ in fused) == sorted({key for key, _ in [*text, *vector]})
+    scores = [score for _, score in fused]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores)
+
+
+@given(text=LEGS, vector=LEGS)
+def test_a_weight_of_zero_or_one_is_one_leg_alone(text: Ranking, vector: Ranking) -> None:
+    assert fuse(text, vector, 0.0) == vector
+    assert fuse(text, vector, 1.0) == (text or vector)
+
+
+@given(leg=LEGS, factor=st.floats(0.5, 4), shift=st.floats(-10, 10))
+def test_a_legs_own_scale_does_not_decide_its_weight(leg: Ranking, factor: float, shift: float) -> None:
+    moved = [(key, factor * score + shift) for key, score in leg]
+    one, two = normalised(leg), normalised(moved)
+    spread = max((score for _, score in leg), default=0) - min((score for _, score in leg), default=0)
+    if spread > 1e-3:
+        assert all(math.isclose(one[key], two[key], abs_tol=1e-6) for key in one)
+
+
+def test_a_passage_that_one_leg_did_not_find_scores_nothing_there() -> None:
+    fused = dict(fuse([("a", 9.0), ("b", 1.0)], [("c", 0.9), ("b", 0.1)], 0.25))
+    assert fused == {"a": 0.25, "b": 0.0, "c": 0.75}
+
+
+def test_ties_go_by_id_so_that_two_builds_rank_alike() -> None:
+    rows = [{"id": "b", "_score": 1.0}, {"id": "c", "_score": 2.0}, {"id": "a", "_score": 1.0}]
+    assert [key for key, _ in ranked(rows, "_score", 1.0)] == ["c", "a", "b"]
+    assert [key for key, _ in ranked(rows, "_score", -1.0)] == ["a", "b", "c"]
+    assert fuse([("b", 1.0), ("a", 1.0)], [("a", 1.0), ("b", 1.0)], 0.5)[0][0] == "a"
+
+
+@pytest.mark.parametrize("question", ["", "  \n ", "\x00"])
+def test_an_empty_question_says_how_to_ask(question: str) -> None:
+    with pytest.raises(InputError, match="tandem ask"):
+        checked_question(question)
+
+
+def test_a_question_is_bounded_and_cleaned() -> None:
+    assert checked_question(" Why\x00not? ") == "Why not?"
+    assert len(checked_question("x" * MAX_QUESTION_CHARACTERS)) == MAX_QUESTION_CHARACTERS
+    with pytest.raises(InputError, match="8001 characters"):
+        checked_question("x" * (MAX_QUESTION_CHARACTERS + 1))
+
+
+OTHERS = {
+    "digest": "b" * 64,
+    "dimension": 385,
+    "pooling": "cls",
+    "query_prompt": "q",
+    "passage_prompt": "p",
+    "fingerprint": [0.3, 0.2],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items())
+def test_another_embedder_than_the_indexs_is_refused_with_the_way_out(key: str, value: object) -> None:
+    check_embedder(IDENTITY, IDENTITY)
+    with pytest.raises(IntegrityError, match="dvc repro index"):
+        check_embedder(IDENTITY, IDENTITY | {key: value})

@@ -3,6 +3,7 @@
 The kernel drops the lock of a process that dies, so the next one can tell what was left behind from what is being made.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.lock import private_folder, try_lock
+from tasks.errors import TandemError
 
 PREFIX = ".aside-"
 
@@ -23,6 +25,13 @@ def aside(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     path, descriptor = locked(folder, make)
     try:
         yield path
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TandemError(
+            f"no space left on the disk (or in the quota) of {folder}. Nothing is lost: free some "
+            "(tandem maintain drops old releases) and run the same command again"
+        ) from error
     finally:
         remove(path)
         os.close(descriptor)

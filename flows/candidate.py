@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import Settings
+from tasks.generation import decoding
 from tasks.manifest import Release
-from tasks.params import Arm, PromptParams, load
-from tasks.records import file_digest, folder_digest, folder_digests, read_json, read_jsonl, text_digest
+from tasks.params import Arm, uses_adapter
+from tasks.prompts import unpinned
+from tasks.records import file_digest, folder_digest, folder_digests, read_json, read_jsonl, text_digest, value_digest
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json",
                    "merges.txt", "tokenizer.model", "added_tokens.json")  # fmt: skip
@@ -38,7 +40,6 @@ class Candidate:
 def workspace_candidate(settings: Settings) -> Candidate:
     """The candidate that the pipeline left in data/."""
     data = settings.root / "data"
-    prompt = load(PromptParams, settings.root / "params").model_dump()
     return Candidate(
         documents=data / "documents/documents.jsonl",
         base=data / "models/base",
@@ -47,7 +48,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
         index=read_json(data / "index/manifest.json"),
         recall=float(read_json(data / "metrics/index.json")["recall@10"]),
         retrieval=read_json(data / "retrieval/settings.json"),
-        prompt=prompt | {"shot_messages": read_json(data / "evaluation/prompt.json")},
+        prompt=read_json(data / "evaluation/prompt.json"),  # what was measured, whatever params/ say by now
         questions=data / "questions",
         evaluation=data / "evaluation",
         plots=data / "plots",
@@ -60,19 +61,19 @@ def as_release(candidate: Candidate, arm: Arm) -> Release:
     embedder = dict(candidate.index["embedder"])
     base_files = folder_digests(candidate.base)
     base = read_json(candidate.base / "tandem.json")
-    documents = read_jsonl(candidate.documents)
+    documents = document_digests(candidate)
     content = {
         "format": 1,
-        "corpus": {"digest": file_digest(candidate.documents), "documents": len(documents)},
+        "corpus": {"digest": value_digest(documents), "documents": len(documents)},
         "index": {key: candidate.index[key] for key in ("table", "tag", "rows", "digest")},
         "embedder": embedder,
         "base": base | {"digest": folder_digest(candidate.base)},
-        "adapter": {"digest": folder_digest(candidate.adapter)} if "lora" in arm else None,
+        "adapter": {"digest": folder_digest(candidate.adapter)} if uses_adapter(arm) else None,
         "tokenizer": {name: base_files[name] for name in TOKENIZER_FILES if name in base_files},
         "chat_template": chat_template_digest(candidate.base),
         "prompt": dict(candidate.prompt),
         "retrieval": dict(candidate.retrieval),
-        "decoding": {"do_sample": False, "max_new_tokens": candidate.prompt["max_new_tokens"]},
+        "decoding": decoding(unpinned(candidate.prompt)[0]),
         "arm": arm,
     }
     return Release.model_validate(content)
@@ -87,5 +88,5 @@ def chat_template_digest(base: Path) -> str:
 
 
 def document_digests(candidate: Candidate) -> dict[str, str]:
-    """Page id -> digest of its text: what `tandem diff` compares."""
+    """Page id -> digest of its text: what `tandem diff` compares, and what the corpus is. Where a file lay does not count."""
     return {record["id"]: record["digest"] for record in read_jsonl(candidate.documents)}

@@ -8,10 +8,11 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from flows import ledger
+from flows import faults, ledger
 from flows.retention import DAYS, KEEP
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
@@ -27,30 +28,46 @@ def run(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     warnings.filterwarnings("ignore")  # of libraries; a person at the terminal can do nothing about them
     try:
-        settings = read_settings()
-        prepare(settings)
-        result = options.command(options, settings)
+        with stdout_for_the_result():
+            settings = read_settings()
+            prepare(settings)
+            result = options.command(options, settings)
     except TandemError as error:
         return report_error(str(error), error.exit_code, options.json)
     except KeyboardInterrupt:
         return report_error("stopped; run the same command again to go on from here", 1, options.json)
-    except OSError as error:
-        return report_error(system_error(error), 1, options.json)
-    print(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
+    except Exception as error:
+        return report_error(faults.describe(error), 1, options.json)
+    write(json.dumps(result, indent=2, ensure_ascii=False) if options.json else options.show(result))
     return exit_code(result)
+
+
+@contextmanager
+def stdout_for_the_result() -> Iterator[None]:
+    """What a command, a library or a child process prints meanwhile goes to stderr: a program reads stdout."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+
+
+def write(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `tandem history | head` has seen enough; Python would complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def report_error(message: str, code: int, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": message, "exit_code": code}))
+        write(json.dumps({"error": message, "exit_code": code}))
     print(f"tandem: {message}", file=sys.stderr)
     return code
-
-
-def system_error(error: OSError) -> str:
-    if error.errno == 28:
-        return f"no space left on the device ({error.filename or 'unknown file'}); free some and run the same command again"
-    return f"{error.strerror or error}: {error.filename or ''}. Check the path and its permissions"
 
 
 def exit_code(result: Any) -> int:
@@ -81,17 +98,17 @@ def parser() -> argparse.ArgumentParser:
     add("refresh", "the corpus changed: a new index with the live adapter, no training", refresh, show_outcome)
     add("retrain", "a new adapter on the corpus and questions as they are", retrain, show_outcome)
     added = add("ask", "ask the live release, or an older one", ask, show_answer)
-    added.add_argument("question")
+    added.add_argument("question", help="in quotes")
     added.add_argument("--release", metavar="N", help="number or id of a release, with the documents that it had")
     added.add_argument("--arm", help="prompt, rag, lora or rag+lora instead of the arm that is served")
     add("status", "what is live", status, show_status)
     add("history", "every ledger entry", history, show_history)
     added = add("diff", "what changed between two releases", diff, show_diff)
-    added.add_argument("a", metavar="A")
-    added.add_argument("b", metavar="B")
+    added.add_argument("a", metavar="A", help="number or id of the one")
+    added.add_argument("b", metavar="B", help="and of the other")
     added = add("rollback", "make an earlier release live again", rollback, show_outcome)
     added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
-    added.add_argument("--reason", required=True)
+    added.add_argument("--reason", required=True, help="for the ledger, and for who wonders next year")
     added = add("maintain", "drop old releases and what only they needed, and check what stays", maintain, show_says)
     added.add_argument("--keep", type=int, default=KEEP, metavar="N", help="the N newest releases stay (%(default)s)")
     added.add_argument("--days", type=int, default=DAYS, metavar="D", help="and those live in the last D days (%(default)s)")
@@ -104,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def ingest(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.ingest import ingest as flow
 
     return flow(options.documents, options.questions, parse_columns(options.column))
@@ -118,49 +135,56 @@ def parse_columns(pairs: list[str]) -> dict[str, str]:
 
 
 def plan(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.checks import check_params
     from flows.planning import plan as make
 
+    check_params(settings.root / "params")
     return make(settings)
 
 
 def release(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.release import release as flow
 
     return flow(options.adapter)
 
 
 def refresh(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.refresh import refresh as flow
 
     return flow()
 
 
 def retrain(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.retrain import retrain as flow
 
     return flow()
 
 
 def rollback(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.rollback import rollback as flow
 
     return flow(options.to, options.reason)
 
 
 def maintain(options: argparse.Namespace, settings: Settings) -> Any:
-    quiet()
+    before_a_flow(settings)
     from flows.maintain import maintain as flow
 
     return flow(options.keep, options.days)
 
 
-def quiet() -> None:
+def before_a_flow(settings: Settings) -> None:
     """Prefect prints a traceback for every error that a flow raises; a person gets one sentence instead. The UI keeps all."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from flows.apart import start_server
+    from flows.checks import check_space
+
+    check_space(settings.home)
+    start_server()
 
 
 def ask(options: argparse.Namespace, settings: Settings) -> Any:

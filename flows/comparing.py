@@ -8,9 +8,9 @@ import yaml
 
 from flows import ledger
 from flows.opening import manifest_text
-from flows.promotion import promotion_of
 from flows.settings import Settings
 from flows.store import open_file
+from flows.succession import promotion_of
 from tasks.manifest import difference, load_release
 from tasks.records import Record
 

@@ -1,62 +1,129 @@
 """`make demo`: the main job on the demo corpus, day one to rollback, each step the very flow that the command line runs.
 
-What a step did is noted in .tandem/demo.json, so that a second run shows the results and does no work; a step that was killed
-is done again.
+What a step did is noted in .tandem/demo.json once it did what it should, so that a second run shows the results and does no
+work; a step that was killed is done again, and what it had finished is found to be there already.
 """
 
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import ledger
-from flows.cli import quiet
+from flows import faults, ledger
+from flows.cli import before_a_flow
 from flows.opening import open_release
-from flows.promotion import scratch, sealed_json
+from flows.promotion import sealed_json
+from flows.servers import where
 from flows.settings import Settings, prepare, read_settings
-from tasks.errors import TandemError
-from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
+from tasks.errors import InputError, TandemError
+from tasks.records import Record, folder_digest, read_json, read_jsonl, write_json, write_jsonl
 
 CORPUS = Path("data/demo")
 QUESTION = "How many days of paid annual leave do full-time staff receive each year?"
-Step = Callable[[Settings], Record]
+Notes = dict[str, Record]
+
+
+@dataclass(frozen=True)
+class Step:
+    """`work` returns {"outcome", "lines": what a person should see, ...}; it is given what the steps before returned."""
+
+    title: str
+    work: Callable[[Settings, Notes], Record]
+    expects: tuple[str, ...]
 
 
 def main() -> None:
-    settings = read_settings()
-    prepare(settings)
-    quiet()
     started = time.monotonic()
     try:
+        settings = read_settings()
+        prepare(settings)
+        before_a_flow(settings)
         run(settings)
     except TandemError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        stop("stopped; `make demo` goes on from here", 1)
+    except Exception as error:
+        stop(faults.describe(error), 1)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes in all. `make clean` removes everything that the demo made.")
 
 
+def stop(message: str, code: int) -> None:
+    print(f"demo: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def plot() -> dict[str, Step]:
+    """Unchanged is what was done before, by a demo that was killed before it could note it, or by hand."""
+    return {
+        "1": Step("Day one: the handbook of a fictional company is ingested (tandem ingest)", ingest_day_one, ("ingested",)),
+        "2": Step(
+            "The whole chain: index, adapter, four arms, gate, release 1 (tandem release)", first_release,
+            ("promoted", "unchanged"),
+        ),
+        "3": Step("Day two: facts changed, pages added, removed, renamed (tandem ingest)", ingest_day_two, ("ingested",)),
+        "4": Step(
+            "A new index with the live adapter, nothing trained: release 2 (tandem refresh)", second_release,
+            ("promoted", "unchanged"),
+        ),
+        "5": Step(
+            "A damaged adapter: sound by every digest, judged by its answers (tandem release --adapter)", damaged_candidate,
+            ("refused",),
+        ),
+        "6": Step("Back to release 1, documents and weights together (tandem rollback)", go_back, ("rolled back", "unchanged")),
+    }  # fmt: skip
+
+
 def run(settings: Settings) -> None:
-    steps: list[tuple[str, str, Step]] = [
-        ("1", "Day one: the handbook of a fictional company is ingested (tandem ingest)", ingest_day_one),
-        ("2", "The whole chain: index, adapter, four arms, gate, release 1 (tandem release)", first_release),
-        ("3", "Day two: facts changed, pages added, removed, renamed (tandem ingest)", ingest_day_two),
-        ("4", "A new index with the live adapter, nothing trained: release 2 (tandem refresh)", second_release),
-        ("5", "A damaged adapter: sound by every digest, judged by its answers (tandem release --adapter)", damaged_candidate),
-        ("6", "Back to release 1, documents and weights together (tandem rollback)", go_back),
-    ]
+    refuse_another_corpus(settings)
     notes = settings.home / "demo.json"
-    done: dict[str, Record] = read_json(notes) if notes.exists() else {}
-    for number, title, step in steps:
-        print(f"\n=== {number}. {title}", flush=True)
-        if number in done:
+    done: Notes = read_json(notes) if notes.exists() else {}
+    for number, step in plot().items():
+        print(f"\n=== {number}. {step.title}", flush=True)
+        if done.get(number, {}).get("outcome") in step.expects:
             print("(done before; nothing to do)")
         else:
-            done[number] = step(settings)
+            done[number] = carry_out(settings, number, step, done)
             write_json(notes, done)
         show_step(done[number])
-    finish(settings)
+    finish(settings, done)
+
+
+def carry_out(settings: Settings, number: str, step: Step, done: Notes) -> Record:
+    result = step.work(settings, done)
+    if result["outcome"] not in step.expects:
+        raise TandemError(
+            f"step {number} ended as {result['outcome']}, where {' or '.join(step.expects)} was expected: "
+            f"{' '.join(result['lines'])} `make demo` tries it again; `make clean` starts from nothing"
+        )
+    return result
+
+
+def refuse_another_corpus(settings: Settings) -> None:
+    """What stands in data/raw is somebody's work, unless it is what the demo itself would put there."""
+    present = settings.root / "data/raw/documents"
+    if not present.exists():
+        return
+    found = folder_digest(present)
+    if found == folder_digest(settings.root / CORPUS / "handbook"):
+        return
+    second = make_day_two(settings.root / CORPUS, clean(settings, "day-two"))
+    if found != folder_digest(second / "handbook"):
+        raise InputError(
+            f"{present.parent} holds a corpus that is not the demo's, and the demo would replace it. Run it in another clone: "
+            f"git clone {settings.root} ../tandem-demo && make -C ../tandem-demo demo"
+        )
+
+
+def clean(settings: Settings, name: str) -> Path:
+    """An empty folder of the demo's own; a demo that was killed left the one before."""
+    folder = settings.home / "demo" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def show_step(result: Record) -> None:
@@ -64,10 +131,10 @@ def show_step(result: Record) -> None:
         print(f"  {line}")
 
 
-# --- Steps: each returns {"lines": what a person should see}
+# --- Steps
 
 
-def ingest_day_one(settings: Settings) -> Record:
+def ingest_day_one(settings: Settings, done: Notes) -> Record:
     return ingest(settings.root / CORPUS / "handbook", settings.root / CORPUS / "questions.jsonl")
 
 
@@ -77,29 +144,26 @@ def ingest(documents: Path, questions: Path) -> Record:
     counts = flow([str(documents)], str(questions))
     asked = counts["questions"]
     return {
+        "outcome": "ingested",
         "lines": [
             f"{counts['ingested']} documents = {counts['accepted']} accepted + {counts['rejected']} rejected",
             f"questions: {asked['train']} train, {asked['validation']} validation, {asked['test']} test, by source page",
-        ]
+        ],
     }
 
 
-def first_release(settings: Settings) -> Record:
+def first_release(settings: Settings, done: Notes) -> Record:
     from flows.release import release
 
     return outcome_lines(release())
 
 
-def ingest_day_two(settings: Settings) -> Record:
-    folder = scratch(settings, "day-two")
-    try:
-        make_day_two(settings.root / CORPUS, folder)
-        return ingest(folder / "handbook", folder / "questions.jsonl")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def ingest_day_two(settings: Settings, done: Notes) -> Record:
+    folder = make_day_two(settings.root / CORPUS, clean(settings, "day-two"))
+    return ingest(folder / "handbook", folder / "questions.jsonl")
 
 
-def make_day_two(corpus: Path, folder: Path) -> None:
+def make_day_two(corpus: Path, folder: Path) -> Path:
     """The handbook with the overlay of data/demo/day-two: removed pages out, changed, added and renamed ones in."""
     shutil.copytree(corpus / "handbook", folder / "handbook")
     removed = (corpus / "day-two/removed.txt").read_text().split()
@@ -110,9 +174,10 @@ def make_day_two(corpus: Path, folder: Path) -> None:
     gone = {Path(path).with_suffix("").as_posix() for path in removed}
     merged = {record["id"]: record for record in read_jsonl(corpus / "questions.jsonl")} | changed
     write_jsonl(folder / "questions.jsonl", [record for record in merged.values() if record["document"] not in gone])
+    return folder
 
 
-def second_release(settings: Settings) -> Record:
+def second_release(settings: Settings, done: Notes) -> Record:
     from flows.refresh import refresh
 
     result = outcome_lines(refresh())
@@ -123,10 +188,10 @@ def second_release(settings: Settings) -> Record:
     return result
 
 
-def damaged_candidate(settings: Settings) -> Record:
+def damaged_candidate(settings: Settings, done: Notes) -> Record:
     from flows.release import release
 
-    folder = scratch(settings, "damaged")
+    folder = clean(settings, "damaged")
     damage(settings.root / "data/adapter", folder)
     return outcome_lines(release(str(folder)))
 
@@ -142,44 +207,50 @@ def damage(adapter: Path, folder: Path) -> None:
         shutil.copyfile(adapter / name, folder / name)
 
 
-def go_back(settings: Settings) -> Record:
+def go_back(settings: Settings, done: Notes) -> Record:
     from flows.rollback import rollback
 
-    result = rollback("1", "the demo goes back to show that it can")
-    return {"lines": [f"release {result['number']} is live again, ledger entry {result['sequence']}"]}
+    first = done["2"]["number"]
+    live = ledger.live(ledger.read(settings.ledger))
+    if live is not None and live.number == first:
+        return {"outcome": "unchanged", "lines": [f"release {first} is live again, ledger entry {live.sequence}"]}
+    result = rollback(str(first), "the demo goes back to show that it can")
+    lines = [f"release {result['number']} is live again, ledger entry {result['sequence']}"]
+    return {"outcome": result["outcome"], "lines": lines}
 
 
 def outcome_lines(result: Record) -> Record:
     live = f"release {result['number']}" if result["number"] else "nothing"
     head = f"{result['outcome']}; live: {live} (ledger entry {result['sequence']})"
-    return {"lines": [head, *result["reasons"]], "sequence": result["sequence"]}
+    return {"outcome": result["outcome"], "number": result["number"], "lines": [head, *result["reasons"]]}
 
 
 # --- The end
 
 
-def finish(settings: Settings) -> None:
+def finish(settings: Settings, done: Notes) -> None:
     entries = ledger.read(settings.ledger)
+    first, second = done["2"]["number"], done["4"]["number"]
     print(f'\n=== The same question, asked of both releases: "{QUESTION}"', flush=True)
-    for number in ("1", "2"):
-        assistant, _ = open_release(settings, number)
+    for number in (first, second):
+        assistant, _ = open_release(settings, str(number))
         answer = assistant.ask(QUESTION)
         pages = [source["page"] for source in answer.sources if source["cited"]] or ["no page cited"]
         print(f"  release {number}: {answer.answer}   ({', '.join(pages)})")
-    print("\n=== The arms of release 1 on the test questions")
-    show_arms(settings, entries)
+    print(f"\n=== The arms of release {first} on the test questions")
+    show_arms(settings, entries, first)
     live = ledger.live(entries)
     print(f"\nLive: release {live.number if live else '-'}. Ledger: {len(entries)} entries (tandem history).")
-    print("Both UIs: make up      then http://127.0.0.1:4200 (Prefect) and http://127.0.0.1:5000 (MLflow)")
-    print('Ask: .venv/bin/tandem ask "..."      Compare: .venv/bin/tandem diff 1 2')
+    print(f'Ask: .venv/bin/tandem ask "..."      Compare: .venv/bin/tandem diff {first} {second}')
     print("Your own corpus: .venv/bin/tandem ingest --help")
+    print(f"Both UIs: make up      then\n{where(settings)}")
 
 
-def show_arms(settings: Settings, entries: list[ledger.Entry]) -> None:
+def show_arms(settings: Settings, entries: list[ledger.Entry], number: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    promoted = next(entry for entry in entries if entry.action == "promote")
+    promoted = next(entry for entry in entries if entry.action == "promote" and entry.number == number)
     report = sealed_json(settings, promoted.evidence["report"])
     verdict = sealed_json(settings, promoted.evidence["verdict"])
     table = Table(title=f"{report['questions']['count']} questions, means with 95 % intervals", title_justify="left")

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from flows import ledger, pipeline, registry, tracking
-from flows.ledger import Entry
+from flows import corpus, indexes, ledger, pipeline, promotion, registration, registry, tracking
+from flows.ledger import Entry, Found
+from flows.lock import exclusive
 from flows.opening import manifest_text
 from flows.retention import retired
-from flows.session import restore_raw
+from flows.session import note_running
 from flows.settings import Settings
 from flows.store import open_file, open_folder
+from flows.succession import promotion_of
 from tasks.errors import TandemError
 from tasks.manifest import Release, load_release
 from tasks.records import Record
@@ -27,7 +30,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that is wrong; an empty list is health. Changes nothing."""
-    return [*metadata(settings), *history(settings), *alias(settings), *dead_runs(settings)]
+    return [*metadata(settings), *history(settings), *versions(settings), *dead_runs(settings)]
 
 
 def metadata(settings: Settings) -> Iterator[Finding]:
@@ -47,29 +50,33 @@ def history(settings: Settings) -> Iterator[Finding]:
     except TandemError as error:
         yield Finding(str(error), str(settings.ledger), "restore the entry from a backup")
         return
-    gone = retired(entries)
-    for number, release in {entry.number: entry.release for entry in entries if entry.release}.items():
-        if release not in gone:
-            yield from release_faults(settings, int(number or 0), str(release))
+    live = ledger.live(entries)
+    for found in kept(entries):
+        yield from release_faults(settings, entries, found, live is not None and live.release == found.release)
     for entry in entries:
         yield from evidence_faults(settings, entry)
 
 
-def release_faults(settings: Settings, number: int, identity: str) -> Iterator[Finding]:
-    where = f"release {number} ({identity[:12]})"
+def kept(entries: list[Entry]) -> list[Found]:
+    gone = retired(entries)
+    return [found for found in ledger.known(entries) if found.release not in gone]
+
+
+def release_faults(settings: Settings, entries: list[Entry], found: Found, live: bool) -> Iterator[Finding]:
+    where = f"release {found.number} ({found.release[:12]})"
     try:
-        release = load_release(manifest_text(settings, identity))
+        release = load_release(manifest_text(settings, found.release))
     except TandemError as error:
         yield Finding(str(error), where, "restore the store from a backup")
         return
-    yield from piece_faults(settings, where, release)
+    yield from piece_faults(settings, where, release, live)
     try:
-        open_table(settings, release)
+        indexes.open_rows(settings, release)
     except TandemError as error:
-        yield Finding(str(error), where, "dvc checkout data/chunks && dvc repro --force --single-item index")
+        yield Finding(str(error), where, indexes.advice(settings, release, lock_of(entries, found)))
 
 
-def piece_faults(settings: Settings, where: str, release: Release) -> Iterator[Finding]:
+def piece_faults(settings: Settings, where: str, release: Release, live: bool) -> Iterator[Finding]:
     pieces = {"base model": release.base.digest, "embedder": release.embedder.digest}
     if release.adapter:
         pieces["adapter"] = release.adapter.digest
@@ -77,19 +84,15 @@ def piece_faults(settings: Settings, where: str, release: Release) -> Iterator[F
         try:
             open_folder(settings.store, digest)
         except TandemError as error:
-            yield Finding(f"{name}: {error}", where, "tandem release (seals the same content again)")
+            backup = f"restore {settings.store}/objects/{digest} from a backup"
+            yield Finding(
+                f"{name}: {error}", where, f"tandem refresh (seals the same content again), or {backup}" if live else backup
+            )
 
 
-def open_table(settings: Settings, release: Release) -> None:
-    """The version opens, and its rows are those that the manifest names."""
-    from tasks.errors import IntegrityError
-    from tasks.records import value_digest
-    from tasks.search import open_version
-    from tasks.vectorstore import existing_ids
-
-    table = open_version(settings.index_uri, release.index.model_dump())
-    if value_digest(sorted(existing_ids(table))) != release.index.digest:
-        raise IntegrityError(f"table {release.index.table} at {release.index.tag} holds other rows than the release pins")
+def lock_of(entries: list[Entry], found: Found) -> str:
+    """The digest of the dvc.lock with which a release was promoted."""
+    return promotion_of(entries, found.release).evidence.get("dvc.lock", "")
 
 
 def evidence_faults(settings: Settings, entry: Entry) -> Iterator[Finding]:
@@ -100,24 +103,26 @@ def evidence_faults(settings: Settings, entry: Entry) -> Iterator[Finding]:
             yield Finding(f"evidence {name}: {error}", f"ledger entry {entry.sequence}", "restore the store from a backup")
 
 
-def alias(settings: Settings) -> Iterator[Finding]:
+def versions(settings: Settings) -> Iterator[Finding]:
+    """The registry against the ledger: a lost end of the one, lost versions of the other, the alias."""
+    found = registry.versions(settings)
     try:
-        newest = ledger.live(ledger.read(settings.ledger))
+        entries = ledger.read(settings.ledger)
     except TandemError:  # `history` has told of it
         return
-    stands = registry.champion_version(settings)
-    if newest is None:
-        if stands is not None:
-            yield Finding(
-                f"the alias champion stands at version {stands}, the ledger knows no release", "registry", "delete the alias"
-            )
-    elif stands != newest.version:
-        yield Finding(
-            f"the alias champion stands at version {stands}, live is release {newest.number}, version {newest.version}",
-            "registry", "tandem doctor --mend",
-        )  # fmt: skip
-    elif registry.registered_version(settings, str(newest.release)) is None:
-        yield Finding(f"version {newest.version} of the live release is gone from the registry", "registry", "tandem release")
+    fault = registration.cut(settings, entries, found)
+    if fault:
+        yield Finding(fault, "ledger", "restore its newest entries from a backup")
+        return
+    for each in registration.lost(entries, found):
+        yield Finding(f"release {each.number} has no version in the registry", "registry", "tandem doctor --mend")
+    newest, stands = ledger.live(entries), registry.champion_version(settings)
+    if newest is None and stands is not None:
+        what = f"the alias champion stands at version {stands}, the ledger knows no release"
+        yield Finding(what, "registry", "delete the alias")
+    if newest is not None and stands != (number := registry.number_of(found, str(newest.release))):
+        what = f"the alias champion stands at version {stands}, live is release {newest.number}, version {number}"
+        yield Finding(what, "registry", "tandem doctor --mend")
 
 
 def dead_runs(settings: Settings) -> Iterator[Finding]:
@@ -126,14 +131,37 @@ def dead_runs(settings: Settings) -> Iterator[Finding]:
 
 
 def mend(settings: Settings) -> list[str]:
-    """What can be put right without losing anything. Returns what was done."""
-    done = [f"run {run_id} marked KILLED" for run_id in tracking.end_dead_runs(settings)]
-    restore_raw(settings.root / "data")
-    newest = ledger.live(ledger.read(settings.ledger))
-    if newest is not None and newest.version is not None and registry.champion_version(settings) != newest.version:
-        registry.move_alias(settings, newest.version)
-        done.append(f"alias champion moved to version {newest.version}, as the ledger says")
+    """What can be put right without losing anything. Returns what was done. Raises InputError while a flow is at work, whose
+    unfinished work would look like something to mend."""
+    with exclusive(settings.home / "lock", what="doctor --mend"):
+        done = [f"run {run_id} marked KILLED" for run_id in tracking.end_dead_runs(settings)]
+        if corpus.mend(settings, lambda pid: note_running(settings, pid)):
+            done.append("an interrupted ingest was put right")
+        found = registry.versions(settings)
+        entries = ledger.read(settings.ledger)
+        done += mend_indexes(settings, entries)
+        if ledger.live(entries) is not None and not registration.cut(settings, entries, found):
+            done += registration.restore(settings, entries)
+            done += promotion.put_alias(settings, entries, registry.versions(settings))
+        return done
+
+
+def mend_indexes(settings: Settings, entries: list[Entry]) -> list[str]:
+    done = []
+    for found in kept(entries):
+        with suppress(TandemError):  # a piece that it needs is gone as well: `examine` tells which
+            said = mend_index(settings, entries, found)
+            done += [f"release {found.number}: {said}"] if said else []
     return done
+
+
+def mend_index(settings: Settings, entries: list[Entry], found: Found) -> str:
+    release = load_release(manifest_text(settings, found.release))
+    try:
+        indexes.open_rows(settings, release)
+    except TandemError:
+        return indexes.mend(settings, release, lock_of(entries, found))
+    return ""
 
 
 def as_json(findings: list[Finding]) -> list[Record]:

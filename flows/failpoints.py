@@ -1,9 +1,10 @@
-"""Places where a test makes this process die, fail or stop, to show what a crash there leaves behind.
+"""Places where a test makes this process die, fail, stop or find the disk full, to show what that leaves behind.
 
-TANDEM_FAILPOINT=<name>:<kill|raise|stop>[:n] acts on the n-th passage of that name (the first, if n is left out).
+TANDEM_FAILPOINT=<name>:<kill|raise|stop|enospc>[:n] acts on the n-th passage of that name (the first, if n is left out).
 Unset, a failpoint costs one look into the environment.
 """
 
+import errno
 import os
 import re
 import signal
@@ -30,13 +31,15 @@ def failpoint(name: str) -> None:
 
 def parse(setting: str) -> tuple[str, str, int]:
     """Raises InputError where the setting has another form: a test must not pass because nothing was injected."""
-    match = re.fullmatch(r"([a-z0-9.-]+):(kill|raise|stop)(?::([1-9][0-9]*))?", setting)
+    match = re.fullmatch(r"([a-z0-9.-]+):(kill|raise|stop|enospc)(?::([1-9][0-9]*))?", setting)
     if not match:
-        raise InputError(f"{VARIABLE}={setting}: write <name>:<kill|raise|stop>[:n], such as ledger.before-link:kill:2")
+        raise InputError(f"{VARIABLE}={setting}: write <name>:<kill|raise|stop|enospc>[:n], such as ledger.before-link:kill:2")
     return match[1], match[2], int(match[3] or 1)
 
 
 def act(name: str, action: str) -> None:
+    if action == "enospc":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # without a file name, as the kernel's own of a write
     if action == "raise":
         raise RuntimeError(f"failpoint {name}")
     os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)

@@ -75,7 +75,11 @@ def passage_texts(settings: Settings, pages: list[Record]) -> list[str] | None:
     if len(pages) > MOST_PAGES:
         return None
     params = load(ChunksParams, settings.root / "params")
-    return [passage["embedded"] for page in pages for passage in cut(page, params.max_words, params.join_below_words)]
+    return [
+        passage["embedded"]
+        for page in pages
+        for passage in cut(page, params.max_words, params.join_below_words, params.table_cell)
+    ]
 
 
 def stored_texts(settings: Settings) -> list[str]:

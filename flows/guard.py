@@ -41,7 +41,7 @@ def watch_over(reading: int) -> None:
     os._exit(0)
 
 
-def end(pid: int) -> None:
+def end(pid: int, seconds: float = STOP_SECONDS) -> None:
     """A process and its descendants, in whatever group or session: asked first, parents before children, then killed."""
     try:
         leader = psutil.Process(pid)
@@ -51,7 +51,7 @@ def end(pid: int) -> None:
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    _, alive = psutil.wait_procs(family, timeout=seconds)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()

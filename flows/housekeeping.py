@@ -12,8 +12,8 @@ from typing import Any
 
 from flows import ledger, promotion
 from flows.aside import PREFIX, remove
-from flows.doctor import open_table
 from flows.failpoints import failpoint
+from flows.indexes import open_rows
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, manifest_text
 from flows.retention import Choice, choose
@@ -40,7 +40,7 @@ class Proofs:
             release = pinned(self.settings, found)
             for digest in digests(release):
                 self.check_piece(digest)
-            open_table(self.settings, release)
+            open_rows(self.settings, release)
             check_answers(open_version(self.settings.index_uri, release.index.model_dump()))
         except TandemError as error:
             return str(error)
@@ -120,8 +120,8 @@ def free_index(settings: Settings, kept: list[Found], broken: bool) -> int:
 
     Returns how many vectors were forgotten.
     """
+    from tasks.tables import only_writer
     from tasks.upkeep import keep_versions
-    from tasks.vectorstore import only_writer
 
     needed = indexes(settings, kept)
     wanted: dict[str, set[str]] = {}

@@ -10,17 +10,18 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import pipeline, steps
+from flows import corpus, steps
 from flows.presenting import conclude
 from flows.promotion import scratch
-from flows.session import Session, say, session
+from flows.session import Session, note_running, running_file, say, session
 from flows.settings import Settings
 from tasks.documents import documents as read_documents
 from tasks.errors import InputError
-from tasks.intake import copy_corpus, read_questions
+from tasks.intake import copy_corpus
+from tasks.pairs import placed_questions
 from tasks.params import DocumentsParams, QuestionsParams, load
-from tasks.questions import questions as deal_questions
-from tasks.records import folder_digest, read_json, write_jsonl
+from tasks.questions import deal
+from tasks.records import Record, folder_digest, read_json, write_jsonl
 
 
 @flow(name="ingest", flow_run_name="ingest")
@@ -38,53 +39,48 @@ def take_in(opened: Session, documents: list[str], questions: str | None, column
     settings = opened.settings
     aside = scratch(settings, "ingest")
     try:
-        raw = assemble(settings, aside / "raw", documents, questions, columns)
-        counts = check(settings, raw, aside)
+        raw, placed = assemble(settings, aside / "raw", documents, questions, columns)
+        counts = check(settings, raw, placed, aside)
         if not same_as_before(settings, raw):
-            swap_in(settings.root / "data", raw)
-            pipeline.add_raw(settings)
+            corpus.swap_in(settings.root / "data", raw)
+        corpus.record(settings, lambda pid: note_running(settings, pid))  # also where it was killed before it came to this
+        running_file(settings).unlink(missing_ok=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     say(f"ingested {counts['ingested']} documents: {counts['accepted']} accepted, {counts['rejected']} rejected")
     return counts
 
 
-def assemble(settings: Settings, raw: Path, documents: list[str], questions: str | None, columns: Mapping[str, str]) -> Path:
-    """documents/ and questions.jsonl in one folder. Without --questions the present ones stay."""
+def assemble(
+    settings: Settings, raw: Path, documents: list[str], questions: str | None, columns: Mapping[str, str]
+) -> tuple[Path, list[tuple[str, Record]]]:
+    """documents/ and questions.jsonl in one folder, and the questions with their places in the person's own file.
+
+    Without --questions the present ones stay.
+    """
     raw.mkdir(parents=True)
     copy_corpus([Path(path) for path in documents], raw / "documents")
     present = settings.root / "data/raw/questions.jsonl"
     if questions is not None:
-        write_jsonl(raw / "questions.jsonl", read_questions(Path(questions), columns))
+        placed = placed_questions(Path(questions), columns)
+        write_jsonl(raw / "questions.jsonl", [record for _, record in placed])
     elif present.exists():
+        placed = placed_questions(present, {})
         shutil.copyfile(present, raw / "questions.jsonl")
     else:
         raise InputError("no questions yet: add --questions FILE (JSONL or CSV with question, answer, document)")
-    return raw
+    return raw, placed
 
 
-def check(settings: Settings, raw: Path, aside: Path) -> dict[str, Any]:
+def check(settings: Settings, raw: Path, placed: list[tuple[str, Record]], aside: Path) -> dict[str, Any]:
     """Parse and deal once aside, by the very code of the stages: what would stop the pipeline later stops the ingest now."""
     params = settings.root / "params"
     read_documents(raw / "documents", aside / "documents", load(DocumentsParams, params))
-    deal_questions(raw / "questions.jsonl", aside / "documents", aside / "questions", load(QuestionsParams, params))
+    deal(placed, aside / "documents", aside / "questions", load(QuestionsParams, params))
     return dict(read_json(aside / "documents/counts.json")) | {"questions": read_json(aside / "questions/counts.json")}
 
 
 def same_as_before(settings: Settings, raw: Path) -> bool:
     """An unchanged corpus is not swapped, so that its modification times (and DVC's cache of digests) stay good."""
     present = settings.root / "data/raw"
-    versioned = (settings.root / "data/raw.dvc").exists()
-    return versioned and present.exists() and folder_digest(present) == folder_digest(raw)
-
-
-def swap_in(data: Path, raw: Path) -> None:
-    """Two renames on one file system; `session.restore_raw` undoes the first should we die between them."""
-    new, old = data / ".raw.new", data / ".raw.old"
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    shutil.move(raw, new)
-    if (data / "raw").exists():
-        (data / "raw").rename(old)
-    new.rename(data / "raw")
-    shutil.rmtree(old, ignore_errors=True)
+    return present.exists() and folder_digest(present) == folder_digest(raw)

@@ -6,6 +6,7 @@ changed byte is found and named. What a chain cannot show is that its newest ent
 with what the registry says.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -285,6 +286,8 @@ def create(folder: Path, name: str, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
             raise InputError(f"{folder}: a ledger needs a file system with hard links ({error.strerror})") from error
         failpoint("ledger.before-sync")
         sync_folder(folder)

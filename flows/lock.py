@@ -5,7 +5,8 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,22 +14,37 @@ from pathlib import Path
 from tasks.errors import InputError
 from tasks.records import sync_folder
 
+POLL_SECONDS = 1.0  # between two looks at a lock that somebody else holds
+
 
 @contextmanager
-def exclusive(path: Path, what: str = "release") -> Iterator[None]:
+def exclusive(path: Path, what: str = "release", wait_seconds: float = 0, say: Callable[[str], None] = print) -> Iterator[None]:
     """Hold `path` alone, among threads, processes and, where the file system shares locks, hosts.
 
-    Raises InputError at once where it is held, saying by whom. The file stays: removing it would let two hold it.
+    Raises InputError where it still is held after `wait_seconds`, saying by whom; `say` is told that it waits. The file stays:
+    removing it would let two hold it.
     """
     private_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         if not try_lock(descriptor):
-            raise InputError(busy(descriptor, what))
+            wait_for_it(descriptor, what, wait_seconds, say)
         sign(descriptor, what)
         yield
     finally:
         os.close(descriptor)
+
+
+def wait_for_it(descriptor: int, what: str, seconds: float, say: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + seconds
+    if seconds:
+        say(f"{busy(descriptor, what)} (for {seconds:g} s at most)")
+    while time.monotonic() < deadline:
+        time.sleep(min(POLL_SECONDS, seconds))
+        if try_lock(descriptor):
+            return
+    waited = f", as this one did for {seconds:g} s in vain" if seconds else ""
+    raise InputError(busy(descriptor, what) + waited)
 
 
 def try_lock(descriptor: int) -> bool:

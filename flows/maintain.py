@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import housekeeping, ledger, promotion, registry
+from flows import housekeeping, registry
 from flows.ledger import Entry, Found
 from flows.presenting import conclude
 from flows.retention import DAYS, KEEP, Choice
@@ -38,8 +38,8 @@ def retire(opened: Session, choice: Choice, why: str) -> Entry | None:
     settings = opened.settings
     entry = housekeeping.retire(settings, choice, why, opened.run_id)
     for found in choice.dropped:
-        version = promotion.promotion_of(ledger.read(settings.ledger), found.release).version
-        if version is not None and registry.registered_version(settings, found.release) is not None and entry is not None:
+        version = registry.registered_version(settings, found.release)
+        if version is not None and entry is not None:
             registry.tag_version(settings, version, {"retired": entry.at})
     return entry
 

@@ -10,15 +10,17 @@ from flows.settings import Settings
 from tasks.answers import AnswerStore
 from tasks.artifacts import check_model_folder
 from tasks.errors import InputError
-from tasks.evaluate import Subject, draw, measure_arms, summarise, write_results, yardstick
-from tasks.lineage import LINEAGE, question_key
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
+from tasks.evaluate import Subject, draw, measure_arms, score_answers, summarise, unseen_by, write_results, yardstick
+from tasks.generation import decoding
+from tasks.lineage import learnt, lineage_of
+from tasks.params import ARMS, Arm, EvaluateParams, GateParams, load, uses_adapter
+from tasks.prompts import pinned, unpinned
 from tasks.records import Record, read_json, read_jsonl
 
 
-def has_same_yardstick(settings: Settings, champion: Entry, candidate: Candidate) -> bool:
+def has_same_yardstick(settings: Settings, entries: list[Entry], champion: Entry, candidate: Candidate) -> bool:
     """Whether the champion was measured on the very questions, by the very rules, by which the candidate was."""
-    sealed = sealed_json(settings, champion_evidence(settings, champion)["report"])
+    sealed = sealed_json(settings, champion_evidence(entries, champion)["report"])
     return bool(sealed["yardstick"] == read_json(candidate.evaluation / "report.json")["yardstick"])
 
 
@@ -36,6 +38,7 @@ def remeasure_champion(settings: Settings, champion: Entry, candidate: Candidate
             pieces.adapter,
             assistant.prompt,
             assistant.shots,
+            release.decoding,
             AnswerStore(settings.answers),
         )
         measure_into(settings, subject, (release.arm,), candidate, folder, [])
@@ -49,47 +52,51 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
 
     check_adapter(adapter, questions_of(candidate))
     searcher = Index(settings.index_uri, candidate.index, Embedder(candidate.embedder))
-    prompt = dict(candidate.prompt)
-    shots = prompt.pop("shot_messages")
+    prompt, shots = unpinned(candidate.prompt)
     subject = Subject(
         searcher,
         candidate.retrieval,
         candidate.base,
         adapter,
-        PromptParams.model_validate(prompt),
+        prompt,
         shots,
+        decoding(prompt),
         AnswerStore(settings.answers),
     )
-    kept = [record for record in read_jsonl(candidate.evaluation / "answers.jsonl") if "lora" not in record["arm"]]
+    kept = [record for record in read_jsonl(candidate.evaluation / "answers.jsonl") if not uses_adapter(record["arm"])]
     folder = scratch(settings, "challenge")
-    measure_into(settings, subject, ("lora", "rag+lora"), candidate, folder, kept)
+    measure_into(settings, subject, tuple(filter(uses_adapter, ARMS)), candidate, folder, kept)
     return candidate.with_adapter(adapter, folder)
 
 
 def check_adapter(adapter: Path, asked: list[Record]) -> None:
     """Before a byte of it is loaded. Raises InputError where it could run code, or says that it learnt the test questions."""
     check_model_folder(adapter)
-    lineage = adapter / LINEAGE
-    seen = set(read_json(lineage)["questions"]) if lineage.exists() else set()
-    learnt = [record["id"] for record in asked if question_key(record["question"]) in seen]
-    if learnt:
-        shown = ", ".join(learnt[:3])
-        raise InputError(f"{adapter} was trained on {len(learnt)} of the test questions ({shown}, ...): they cannot judge it")
+    known = [record["id"] for record in learnt(lineage_of(adapter), asked)]
+    if known:
+        shown = ", ".join(known[:3])
+        raise InputError(
+            f"{adapter} was trained on {len(known)} of the test questions or on their pages ({shown}, ...): they cannot judge it"
+        )
 
 
 def measure_into(
     settings: Settings, subject: Subject, arms: tuple[Arm, ...], candidate: Candidate, folder: Path, kept: list[Record]
 ) -> None:
+    """Whoever answers, the questions and the rules that judge are the candidate's, less what the subject's adapter has learnt."""
     params, gate = load(EvaluateParams, settings.root / "params"), load(GateParams, settings.root / "params")
-    prompt = load(PromptParams, settings.root / "params")
+    rules, _ = unpinned(candidate.prompt)
     asked = questions_of(candidate)
-    answers, golden = measure_arms(subject, arms, asked, params, gate)
+    fair = unseen_by(subject.adapter, asked)
+    found, golden = measure_arms(subject, arms, fair, params)
+    answers = [*kept, *score_answers(found, rules, params, gate)]
     if kept:
         golden = read_json(candidate.evaluation / "golden.json") | golden
-    report = summarise([*kept, *answers], yardstick(asked, params, prompt, gate), params, gate)
+    report = summarise(answers, yardstick(asked, params, rules, gate), params, gate)
+    report["questions"]["left_out"] = sorted({record["id"] for record in asked} - {record["id"] for record in fair})
     folder.mkdir(parents=True, exist_ok=True)
-    draw(report, folder)
-    write_results(folder, [*kept, *answers], report, golden, {arm: subject.shots[arm] for arm in ARMS})
+    draw(report, folder, gate)
+    write_results(folder, answers, report, golden, pinned(subject.prompt, subject.shots))
 
 
 def questions_of(candidate: Candidate) -> list[Record]:

@@ -1,5 +1,7 @@
 """From a release id to an assistant that answers: the manifest out of the store, every piece verified before it is opened."""
 
+import logging
+
 from flows.ledger import Entry, find, live, read
 from flows.retention import check_kept
 from flows.settings import Settings
@@ -21,6 +23,24 @@ def open_release(settings: Settings, name: str | None = None) -> tuple[Assistant
         return open_manifest(settings, manifest_text(settings, found.release)), found.number
     newest = live_entry(entries)
     return open_manifest(settings, manifest_text(settings, str(newest.release))), int(newest.number or 0)
+
+
+def open_version(settings: Settings, text: str) -> Assistant:
+    """What a version of the registry answers with: the release of its manifest. A promotion that was killed before the alias
+    followed leaves the alias at the version before; whoever is led there gets what the ledger says is live."""
+    from flows.registry import champion_version, registered_version
+
+    identity, entries = release_id(load_release(text)), read(settings.ledger)
+    newest = live(entries)
+    if newest is None or newest.release == identity or not any(entry.release == identity for entry in entries):
+        return open_manifest(settings, text)
+    left_behind = champion_version(settings)
+    if left_behind is None or left_behind != registered_version(settings, identity):
+        return open_manifest(settings, text)
+    logging.getLogger(__name__).warning(
+        "the alias lags behind the ledger: release %s is live and answers. To move it: tandem doctor --mend", newest.number
+    )
+    return open_manifest(settings, manifest_text(settings, str(newest.release)))
 
 
 def live_entry(entries: list[Entry]) -> Entry:

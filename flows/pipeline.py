@@ -15,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from flows.faults import explain_text
 from flows.settings import Settings, child_environment
-from tasks.errors import ConflictError, InputError, TandemError
+from tasks.errors import ConflictError, InputError, RefusedError, TandemError
 from tasks.stage import MEASURE
 
 Watch = Callable[[str], None]  # receives each line that a stage prints
@@ -46,13 +47,8 @@ def stage_order(root: Path, target: str) -> list[str]:
         return [stage.addressing for stage in order if isinstance(stage, PipelineStage)]
 
 
-def stale_stages(root: Path) -> dict[str, list[str]]:
-    """Stage -> why it would run, in plain words. Upstream staleness is not followed: ask again after each stage."""
-    with repository(root) as repo:
-        return stage_reasons(repo)
-
-
 def stage_reasons(repo: Any, target: str | None = None) -> dict[str, list[str]]:
+    """Stage -> why it would run, in plain words. Upstream staleness is not followed: ask again after each stage."""
     try:
         status = repo.status(targets=[target] if target else None)
     except Exception as error:
@@ -112,11 +108,16 @@ def check_metadata(root: Path) -> None:
 
 def dvc_error(error: Exception) -> TandemError:
     text = str(error).strip() or type(error).__name__
+    if is_busy(text):  # first: what is busy may be the corpus, and is then there
+        return ConflictError(f"another DVC command is at work here; wait for it and run again ({text})")
     if "data/raw" in text or "missing data 'source'" in text:
         return InputError(f"there is no corpus yet. Run: tandem ingest --documents PATH --questions FILE ({text})")
-    if "is busy" in text:
-        return ConflictError(f"another DVC command is at work here; wait for it ({text})")
     return InputError(f"DVC: {text}")
+
+
+def is_busy(text: str) -> bool:
+    """DVC's words for its two locks, of paths and of the repository."""
+    return "is busy, it is being blocked" in text or "Unable to acquire lock" in text
 
 
 Execute = Callable[[str, list[str]], StageRun]
@@ -170,7 +171,7 @@ def watched(
     command: list[str], settings: Settings, watch: Watch, started_as: Callable[[int], None] = lambda pid: None
 ) -> Iterator[str]:
     """Yield the lines of a command's output as they come. Raises the error that its exit code and last words mean."""
-    environment = os.environ | child_environment(settings)
+    environment = os.environ | child_environment(settings) | {"SHELL": "/bin/sh"}  # DVC would take the person's, perhaps fish
     process = subprocess.Popen(
         command, cwd=settings.root, env=environment, text=True, errors="replace", start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -186,7 +187,7 @@ def watched(
     finally:
         kill_group(process)
     if process.returncode:
-        raise stage_error(lines)
+        raise stage_error(lines, process.returncode)
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
@@ -196,17 +197,46 @@ def kill_group(process: "subprocess.Popen[str]") -> None:
         process.wait()
 
 
-def stage_error(lines: list[str]) -> TandemError:
+def stage_error(lines: list[str], code: int) -> TandemError:
     """The stage's own last message, which says how to mend it, rather than DVC's "failed to run"."""
-    text = "\n".join(lines)
-    if "is busy" in text:
-        return ConflictError("another DVC command is at work on this stage; wait for it and run again")
-    if "missing data 'source'" in text or re.search("No such file or directory: .*data/raw", text):
+    of_dvc = "\n".join(line for line in lines if line.startswith("ERROR: "))
+    if is_busy(of_dvc) or is_busy("\n".join(lines[-1:])):
+        return dvc_error(ValueError(of_dvc or lines[-1]))
+    status = exit_status(of_dvc, code)
+    if status < 0:
+        return TandemError(killed(running_stage(lines), -status))
+    if "missing data 'source'" in of_dvc or re.search("No such file or directory: .*data/raw", of_dvc):
         return dvc_error(ValueError(lines[-1]))
     said = [line for line in lines if line and not line.startswith((MEASURE, "ERROR: failed", "> ", "Running stage"))]
-    message = "\n".join((said or lines)[-15:])
-    refused = any(word in text for word in ("adapter did not change", "training diverged"))
-    return TandemError(message) if refused or "Traceback" in text else InputError(message)
+    message = "\n".join((said or lines)[-15:]) or f"{running_stage(lines)} ended with exit code {status} and said nothing"
+    if any(line.startswith("Traceback") for line in said):
+        message = f"{running_stage(lines)} broke off: {explain_text(said[-1]) or said[-1]} (its traceback stands above)"
+    return {2: InputError, 3: RefusedError}.get(status, TandemError)(message)
+
+
+def exit_status(of_dvc: str, code: int) -> int:
+    """The stage's, where DVC tells it, else DVC's own. Negative: the signal that ended it (a shell adds 128 to its number)."""
+    told = re.search(r"exited with (-?\d+)\b", of_dvc)
+    status = int(told[1]) if told else code
+    return 128 - status if told and 128 < status < 128 + signal.NSIG else status
+
+
+def running_stage(lines: list[str]) -> str:
+    names = [found[1] for line in lines if (found := re.fullmatch("Running stage '(.+)':", line))]
+    return f"stage {names[-1]}" if names else "DVC"
+
+
+def killed(what: str, number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    again = "then run the same command again: it goes on where it was"
+    if number == signal.SIGKILL:
+        return (
+            f"{what} was killed ({name}), as the kernel does where memory runs out (see: dmesg). Free memory, or lower "
+            f"batch_size in params/adapter.yaml and params/evaluate.yaml or batch_tokens in params/index.yaml, {again}"
+        )
+    if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
+        return f"{what} crashed inside a library ({name}). See that neither disk nor memory is full, {again}"
+    return f"{what} was stopped from outside ({name}); run the same command again: it goes on where it was"
 
 
 def point(line: str) -> tuple[int, dict[str, float]] | None:
@@ -230,13 +260,12 @@ def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
     if stage not in old:
         raise InputError(f"the live release's dvc.lock has no stage {stage}; run: tandem release")
     lock = read_lock(settings.root)
-    if lock["stages"].get(stage) == old[stage]:
-        return
-    lock["stages"][stage] = old[stage]
-    write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
+    if lock["stages"].get(stage) != old[stage]:
+        lock["stages"][stage] = old[stage]
+        write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
     list(watched([sys.executable, "-m", "dvc", "checkout", "--force", stage], settings, lambda line: None))
 
 
-def add_raw(settings: Settings) -> None:
-    """Version the ingested documents and questions: `dvc add data/raw`."""
-    list(watched([sys.executable, "-m", "dvc", "add", "--quiet", "data/raw"], settings, lambda line: None))
+def add_raw(settings: Settings, started_as: Callable[[int], None]) -> None:
+    """Version the ingested documents and questions: `dvc add data/raw`. What has not changed stays as it is."""
+    list(watched([sys.executable, "-m", "dvc", "add", "--quiet", "data/raw"], settings, lambda line: None, started_as))

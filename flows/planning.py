@@ -35,10 +35,7 @@ def plan(settings: Settings) -> Record:
 
 def adapter_lag(settings: Settings) -> int:
     """Pages that were added, removed or changed since the corpus that the live release's adapter learnt from."""
-    entries = ledger.read(settings.ledger)
-    trained = next(
-        (entry for entry in reversed(entries) if entry.action == "promote" and learnt_here(settings, entry, entries)), None
-    )
+    trained = first_with_live_adapter(settings, ledger.read(settings.ledger))
     documents = settings.root / "data/documents/documents.jsonl"
     if trained is None or not documents.exists():
         return 0
@@ -47,14 +44,14 @@ def adapter_lag(settings: Settings) -> int:
     return sum(len(changes[kind]) for kind in ("changed", "added", "removed"))
 
 
-def learnt_here(settings: Settings, entry: ledger.Entry, entries: list[ledger.Entry]) -> bool:
-    """Whether `entry` is the first promotion that carried the adapter that is live now."""
+def first_with_live_adapter(settings: Settings, entries: list[ledger.Entry]) -> ledger.Entry | None:
+    """The first promotion that carried the adapter that is live now: it learnt from the corpus of that day."""
     live = ledger.live(entries)
-    if live is None:
-        return False
-    wanted = adapter_of(settings, str(live.release))
-    carriers = [each for each in entries if each.action == "promote" and adapter_of(settings, str(each.release)) == wanted]
-    return wanted is not None and bool(carriers) and entry == carriers[0]
+    wanted = adapter_of(settings, str(live.release)) if live else None
+    if wanted is None:
+        return None
+    promoted = (entry for entry in entries if entry.action == "promote")
+    return next((entry for entry in promoted if adapter_of(settings, str(entry.release)) == wanted), None)
 
 
 def adapter_of(settings: Settings, release: str) -> str | None:
@@ -79,7 +76,11 @@ def next_command(settings: Settings, stale: dict[str, list[str]], lag: int) -> s
         return "tandem ingest --documents PATH --questions FILE"
     if live is None:
         return "tandem release"
-    trains = {"models", "examples", "adapter"} & stale.keys()
     if not stale:
         return "nothing to do"
-    return "tandem refresh" if not trains or lag else "tandem release"
+    if "models" in stale:
+        return "tandem release"
+    learns = stale.keys() & {"examples", "adapter"}
+    if not learns or (lag and stale.keys() - learns):
+        return "tandem refresh"
+    return "tandem retrain"  # what is left is the adapter's: new pairs, its params, or pages that only the index has seen

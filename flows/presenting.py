@@ -11,7 +11,7 @@ from flows.candidate import Candidate
 from flows.promotion import Judgement
 from flows.session import Session, say
 from flows.settings import Settings
-from tasks.errors import RefusedError
+from tasks.errors import InputError, RefusedError
 from tasks.gate import Verdict
 from tasks.manifest import short
 from tasks.records import read_json, read_jsonl
@@ -102,6 +102,17 @@ def files_to_show(candidate: Candidate) -> list[Path]:
 def tag_run(session: Session, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         tracking.client(session.settings.tracking_uri).set_tag(session.run_id, key, value)
+
+
+def check_approval(settings: Settings) -> None:
+    """Raises InputError, before hours are spent, where a person is to be asked on a server that ends with this process."""
+    from prefect.settings import PREFECT_API_URL
+
+    if settings.approval and not PREFECT_API_URL.value():
+        raise InputError(
+            "TANDEM_APPROVAL=1 asks a person in the Prefect UI, but no Prefect server is named, so nobody could answer. Start "
+            f"one (make up) and set PREFECT_API_URL={prefect_address()}/api, or unset TANDEM_APPROVAL"
+        )
 
 
 def ask_approval(settings: Settings, judgement: Judgement) -> None:

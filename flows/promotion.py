@@ -8,20 +8,21 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from flows import ledger, registry
+from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
 from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry
 from flows.opening import manifest_text
+from flows.registry import Version
 from flows.settings import Settings, child_environment
 from flows.store import open_file, seal_file, seal_folder
+from flows.succession import Withdrawn, moved, promotion_of
 from tasks.errors import IntegrityError, RefusedError, TandemError
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
@@ -32,16 +33,24 @@ from tasks.reports import load_report
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict, the release that it is about, and the newest ledger entry that it was judged against."""
+    """A verdict, the release that it is about, and the ledger that it was judged against: its last entry is the fencing token."""
 
     verdict: Verdict
     release: Release
-    sequence: int
-    champion: Entry | None
+    entries: list[Entry]
+    champion_evaluation: Path | None  # what the champion answered to the candidate's questions; None in a first release
 
     @property
     def release_id(self) -> str:
         return release_id(self.release)
+
+    @property
+    def champion(self) -> Entry | None:
+        return ledger.live(self.entries)
+
+    @property
+    def sequence(self) -> int:
+        return len(self.entries)
 
     @property
     def already_live(self) -> bool:
@@ -52,17 +61,8 @@ def champion_arm(settings: Settings, champion: Entry) -> Arm:
     return load_release(manifest_text(settings, str(champion.release))).arm
 
 
-def unchanged(settings: Settings, candidate: Candidate) -> bool:
-    """Whether the candidate, served with the champion's arm, is the champion: then there is nothing to judge."""
-    champion = ledger.live(ledger.read(settings.ledger))
-    if champion is None:
-        return False
-    return release_id(as_release(candidate, champion_arm(settings, champion))) == champion.release
-
-
-def judge(settings: Settings, candidate: Candidate, champion_evaluation: Path | None) -> Judgement:
-    """`champion_evaluation`: the champion's answers to the candidate's very questions; None in a first release."""
-    entries = ledger.read(settings.ledger)
+def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champion_evaluation: Path | None) -> Judgement:
+    """Against the champion of `entries`, which were read before its answers to the candidate's very questions were looked up."""
     champion = ledger.live(entries)
     params = load(GateParams, settings.root / "params")
     report = load_report(candidate.evaluation, index_recall=candidate.recall)
@@ -75,35 +75,35 @@ def judge(settings: Settings, candidate: Candidate, champion_evaluation: Path | 
         corpus_changed = pinned.corpus.digest != as_release(candidate, pinned.arm).corpus.digest
     verdict = decide(report, against, params, corpus_changed)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
-    return Judgement(verdict, as_release(candidate, arm), len(entries), champion)
+    return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)
 
 
-def check_not_withdrawn(settings: Settings, judgement: Judgement) -> None:
+def check_not_withdrawn(withdrawn: Withdrawn, identity: str) -> None:
     """A person who rolled back from this very release must not find it live again tomorrow."""
-    entries = ledger.read(settings.ledger)
-    withdrawn = [
-        after for before, after in pairwise(entries)
-        if after.action == "rollback" and before.release == judgement.release_id
-    ]  # fmt: skip
-    if withdrawn:
-        entry = withdrawn[-1]
+    entry = withdrawn.get(identity)
+    if entry is not None:
         raise RefusedError(
-            f"this very release ({short(judgement.release_id)}) was rolled back from by {entry.who} (ledger entry "
+            f"this very release ({short(identity)}) was rolled back from by {entry.who} (ledger entry "
             f"{entry.sequence}: {entry.why}); change something first, or bring it back on purpose: "
-            f"tandem rollback --to {short(judgement.release_id)} --reason ..."
+            f"tandem rollback --to {short(identity)} --reason ..."
         )
 
 
 def seal(settings: Settings, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
     """Copy every piece into the store, fsynced, and return the evidence by digest. Sealing twice is the same as once."""
     failpoint("promotion.before-seal")
-    seal_folder(settings.store, candidate.base)
-    seal_folder(settings.store, candidate.embedder)
-    if judgement.release.adapter:
-        seal_folder(settings.store, candidate.adapter)
-    seal_file(settings.store, render(judgement.release).encode())
+    seal_pieces(settings, candidate, judgement.release)
     failpoint("promotion.after-seal")
     return evidence(settings, candidate, judgement)
+
+
+def seal_pieces(settings: Settings, candidate: Candidate, release: Release) -> None:
+    """Also of a release that is live already: a piece that was damaged in the store is whole again."""
+    seal_folder(settings.store, candidate.base)
+    seal_folder(settings.store, candidate.embedder)
+    if release.adapter:
+        seal_folder(settings.store, candidate.adapter)
+    seal_file(settings.store, render(release).encode())
 
 
 def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
@@ -117,6 +117,9 @@ def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> 
         "dvc.lock": candidate.lock.read_bytes(),
         "documents": canonical_json(document_digests(candidate)).encode(),
     }
+    if judgement.champion_evaluation is not None:
+        pieces["champion report"] = (judgement.champion_evaluation / "report.json").read_bytes()
+        pieces["champion answers"] = (judgement.champion_evaluation / "answers.jsonl").read_bytes()
     return {name: seal_file(settings.store, content) for name, content in pieces.items()}
 
 
@@ -132,12 +135,14 @@ def verify(settings: Settings, identity: str, golden: str) -> None:
         raise IntegrityError(f"release {short(identity)} does not verify, nothing was promoted: {said}")
 
 
-def refuse(settings: Settings, judgement: Judgement, evidence_digests: Mapping[str, str], runs: Mapping[str, str]) -> Entry:
-    """Record a refusal once: the same candidate refused again on the same evidence adds nothing."""
-    entries = ledger.read(settings.ledger)
-    champion = judgement.champion
-    if entries and is_same_refusal(entries[-1], judgement, evidence_digests):
-        return entries[-1]
+def refuse(
+    settings: Settings, judgement: Judgement, reasons: Sequence[str], evidence_digests: Mapping[str, str], runs: Mapping[str, str]
+) -> Entry:
+    """Record a refusal, by the gate or by a person, once: the same candidate refused again for the same reasons adds nothing."""
+    champion, why = judgement.champion, " ".join(reasons)
+    newest = judgement.entries[-1] if judgement.entries else None
+    if newest and is_same_refusal(newest, judgement, why, evidence_digests):
+        return newest
     draft = Draft(
         action="refuse",
         release=champion.release if champion else None,
@@ -145,7 +150,7 @@ def refuse(settings: Settings, judgement: Judgement, evidence_digests: Mapping[s
         version=champion.version if champion else None,
         candidate=judgement.release_id,
         who=settings.who,
-        why=" ".join(judgement.verdict.reasons),
+        why=why,
         at=now(),
         evidence=dict(evidence_digests),
         runs=dict(runs),
@@ -153,29 +158,15 @@ def refuse(settings: Settings, judgement: Judgement, evidence_digests: Mapping[s
     return ledger.append(settings.ledger, draft, judgement.sequence)
 
 
-def is_same_refusal(entry: Entry, judgement: Judgement, evidence_digests: Mapping[str, str]) -> bool:
+def is_same_refusal(entry: Entry, judgement: Judgement, why: str, evidence_digests: Mapping[str, str]) -> bool:
     """By the verdict, which holds every number that counted; report and answers also hold how long each answer took."""
-    same = entry.evidence.get("verdict") == evidence_digests["verdict"]
+    same = entry.evidence.get("verdict") == evidence_digests["verdict"] and entry.why == why
     return entry.action == "refuse" and entry.candidate == judgement.release_id and same
 
 
 def register(settings: Settings, judgement: Judgement, run_id: str) -> int:
-    """A version of the registered model whose tags tell a reader what the release is."""
     failpoint("promotion.before-register")
-    release, identity = judgement.release, judgement.release_id
-    row = next(row for row in judgement.verdict.arms if row.arm == release.arm)
-    tags = {
-        "arm": release.arm,
-        "corpus": f"{release.corpus.documents} documents, {short(release.corpus.digest)}",
-        "index": f"{release.index.rows} passages, {release.index.tag}",
-        "base": release.base.id or release.base.source,
-        "embedder": release.embedder.id or release.embedder.source,
-        "adapter": short(release.adapter.digest) if release.adapter else "none",
-        "primary": f"{row.mean:.3f} ({row.low:.3f} to {row.high:.3f})",
-        "questions": short(judgement.verdict.thresholds["questions"]),
-    }
-    text = f"Release {short(identity)}. " + " ".join(judgement.verdict.reasons)
-    version = registry.register(settings, run_id, identity, render(release), tags, text)
+    version = registration.register(settings, judgement.release, json.loads(judgement.verdict.to_json()), run_id)
     failpoint("promotion.after-register")
     return version
 
@@ -184,11 +175,10 @@ def commit(
     settings: Settings, judgement: Judgement, version: int, evidence_digests: Mapping[str, str], runs: Mapping[str, str]
 ) -> Entry:
     """The commit point: one exclusive create. Before it the old release is live, after it the new one."""
-    entries = ledger.read(settings.ledger)
     draft = Draft(
         action="promote",
         release=judgement.release_id,
-        number=ledger.number_for(entries, judgement.release_id),
+        number=ledger.number_for(judgement.entries, judgement.release_id),
         version=version,
         candidate=None,
         who=settings.who,
@@ -217,42 +207,50 @@ def commit_lock(settings: Settings, entry: Entry) -> None:
 
 
 def follow_ledger(settings: Settings) -> str | None:
-    """Finish an alias move that was interrupted. Returns what was done; refuses an alias that the ledger does not know.
+    """Finish an alias move that was interrupted, on a registry that was lost after making it again. Returns what was done;
+    refuses an alias that the ledger does not know, and a ledger that lost its end.
 
-    Called by every flow and loader first, so that whoever comes next after a crash mends it.
+    Called by every flow first, so that whoever comes next after a crash mends it.
     """
+    registered = registry.versions(settings)
     entries = ledger.read(settings.ledger)
+    registration.check_not_cut(settings, entries, registered)
     newest = ledger.live(entries)
-    if newest is None or newest.version is None:
+    if newest is None:
         return None
-    stands = registry.champion_version(settings)
-    if stands == newest.version:
-        return None
-    if stands is not None and stands not in {entry.version for entry in entries}:
-        raise IntegrityError(
-            f"the alias champion was moved by hand to version {stands}, which no ledger entry promoted; release {newest.number} "
-            "is live. Put the alias back: tandem doctor --mend"
-        )
-    failpoint("promotion.before-alias")
-    registry.move_alias(settings, newest.version)
-    registry.tag_version(settings, newest.version, {"ledger": newest.sequence, "number": newest.number})
+    done = []
+    if registry.number_of(registered, str(newest.release)) is None:
+        done = registration.restore(settings, entries)
+        registered = registry.versions(settings)
+    registration.check_known(entries, registered, registry.champion_version(settings))
+    done += put_alias(settings, entries, registered)
+    return "; ".join(done) or None
+
+
+def put_alias(settings: Settings, entries: list[Entry], registered: list[Version]) -> list[str]:
+    """Where the ledger says, wherever it stood; the version then says since which entry. Returns what was done."""
+    entry = moved(entries, str(entries[-1].release))
+    version = next((each for each in registered if each.release == entry.release), None)
+    if version is None:
+        raise IntegrityError(f"release {entry.number} is live, and the registry has no version of it. See: tandem doctor")
+    behind = registry.champion_version(settings) != version.number
+    if behind:
+        failpoint("promotion.before-alias")
+        registry.move_alias(settings, version.number)
+    if version.ledger != entry.sequence:
+        registration.tag(settings, version.number, entry)
     failpoint("promotion.after-alias")
-    return f"alias champion moved to version {newest.version}"
+    return [f"alias champion moved to version {version.number}"] if behind else []
 
 
-def champion_evidence(settings: Settings, champion: Entry) -> dict[str, str]:
+def champion_evidence(entries: list[Entry], champion: Entry) -> dict[str, str]:
     """The evidence with which the live release was promoted (a rollback or a refusal later does not carry it)."""
-    return promotion_of(ledger.read(settings.ledger), str(champion.release)).evidence
+    return promotion_of(entries, str(champion.release)).evidence
 
 
-def promotion_of(entries: list[Entry], release: str) -> Entry:
-    """The newest entry that promoted this release."""
-    return next(entry for entry in reversed(entries) if entry.action == "promote" and entry.release == release)
-
-
-def champion_evaluation(settings: Settings, champion: Entry, folder: Path) -> Path:
+def champion_evaluation(settings: Settings, entries: list[Entry], champion: Entry, folder: Path) -> Path:
     """Put the champion's sealed report and answers into `folder`, as `load_report` reads them."""
-    digests = champion_evidence(settings, champion)
+    digests = champion_evidence(entries, champion)
     for name, file in (("report", "report.json"), ("answers", "answers.jsonl")):
         (folder / file).write_bytes(open_file(settings.store, digests[name]))
     return folder

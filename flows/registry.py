@@ -2,22 +2,53 @@
 
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flows.settings import ALIAS, MODEL_NAME, Settings
 from flows.tracking import client
 from tasks.errors import IntegrityError
 
 RELEASE_TAG = "release"  # the whole release id; versions are found by it, never by their number alone
-REQUIREMENTS = ["mlflow", "tandem"]  # named, not inferred: inference imports the whole model and takes seconds
+LEDGER_TAG = "ledger"  # the number of the ledger entry that made the release live last
+# What answering imports; named, not inferred: inference imports the whole model and takes seconds. Tandem itself is on no package
+# index: whoever loads a version does so where it is installed, as the description of every version says.
+ANSWERING = ("lancedb", "mlflow", "numpy", "peft", "pyarrow", "pydantic", "pyyaml", "safetensors", "sentence-transformers",
+             "torch", "transformers")  # fmt: skip
+HOW_TO_LOAD = (
+    "Load it in an environment in which Tandem is installed, with its stores at hand: see the README; to serve it: mlflow models "
+    "serve --env-manager local."
+)
+
+
+class Version(NamedTuple):
+    """`release` and `ledger` as its tags say: empty and 0 where somebody else made it."""
+
+    number: int
+    release: str
+    ledger: int
+
+
+def versions(settings: Settings) -> list[Version]:
+    """All of them, the oldest first."""
+    found = client(settings.tracking_uri).search_model_versions(f"name = '{MODEL_NAME}'")
+    return sorted(Version(int(each.version), each.tags.get(RELEASE_TAG, ""), int(each.tags.get(LEDGER_TAG, 0))) for each in found)
+
+
+def number_of(found: list[Version], release: str) -> int | None:
+    """The version that holds this release. Numbers begin anew where a registry was lost, so that the tag decides."""
+    return next((each.number for each in found if each.release == release), None)
+
+
+def requirements() -> list[str]:
+    """Pinned as installed here, without the local part of a version (2.13.0+cpu), which no package index has."""
+    return [f"{name}=={installed(name).split('+')[0]}" for name in ANSWERING]
 
 
 def registered_version(settings: Settings, release_id: str) -> int | None:
     """The version that holds this release; a promotion that was killed after registering it finds it again."""
-    mlflow = client(settings.tracking_uri)
-    found = mlflow.search_model_versions(f"name = '{MODEL_NAME}' and tags.`{RELEASE_TAG}` = '{release_id}'")
-    return min((int(version.version) for version in found), default=None)
+    return number_of(versions(settings), release_id)
 
 
 def register(settings: Settings, run_id: str, release_id: str, manifest: str, tags: Mapping[str, str], text: str) -> int:
@@ -29,7 +60,8 @@ def register(settings: Settings, run_id: str, release_id: str, manifest: str, ta
     mlflow = client(settings.tracking_uri)
     make_registered_model(settings)
     every = {RELEASE_TAG: release_id, **tags}
-    made = mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=text, model_id=model_id)
+    said = f"{text}\n\n{HOW_TO_LOAD}"
+    made = mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=said, model_id=model_id)
     return int(made.version)
 
 
@@ -45,7 +77,7 @@ def log_model(settings: Settings, run_id: str, manifest: str) -> str:
             name=MODEL_NAME,
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"release": str(path)},
-            pip_requirements=REQUIREMENTS,
+            pip_requirements=requirements(),
         )
     client(settings.tracking_uri).update_run(run_id, status="RUNNING")  # leaving `start_run` ended the flow's run, which goes on
     return str(info.model_id)

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows import ledger, steps
 from flows.candidate import workspace_candidate
-from flows.presenting import conclude
+from flows.presenting import check_approval, conclude
 from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.shipping import Outcome, ship
@@ -18,13 +18,13 @@ from tasks.records import read_json, read_jsonl
 def retrain(min_new_pairs: int = 0) -> dict[str, Any]:
     """`min_new_pairs`: how many training pairs the live adapter must not have seen yet, for it to be worth the time."""
     with session("retrain") as opened:
+        check_approval(opened.settings)
         steps.reproduce(opened, "questions")
         new = new_pairs(opened.settings)
         if new < min_new_pairs:
             return not_yet(opened, new, min_new_pairs).as_state()
-        steps.reproduce(opened, "adapter")
         steps.reproduce(opened, "evaluate")
-        return ship(opened, workspace_candidate(opened.settings)).as_state()
+        return ship(opened, workspace_candidate(opened.settings), ledger.read(opened.settings.ledger)).as_state()
 
 
 def new_pairs(settings: Settings) -> int:

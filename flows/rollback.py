@@ -4,13 +4,14 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import ledger, promotion
+from flows import ledger, promotion, registration
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry
 from flows.presenting import conclude
-from flows.retention import check_kept
+from flows.retention import check_kept, retired
 from flows.session import Session, say, session
 from flows.settings import Settings
+from flows.succession import promotion_of, succession
 from tasks.errors import InputError
 from tasks.manifest import short
 
@@ -28,7 +29,7 @@ def rollback(to: str | None = None, reason: str = "") -> dict[str, Any]:
 
 
 def choose_target(entries: list[Entry], to: str | None) -> Found:
-    """The named release, or the one that was live before the present one."""
+    """The named release, or the one that the present one followed: never one that was itself rolled back from, or dropped."""
     now = live_entry(entries)
     if to is not None:
         target = ledger.find(entries, to)
@@ -36,10 +37,16 @@ def choose_target(entries: list[Entry], to: str | None) -> Found:
         if target.release == now.release:
             raise InputError(f"release {target.number} is live already; nothing to roll back")
         return target
-    earlier = [entry for entry in entries if entry.release and entry.release != now.release]
-    if not earlier:
+    if len(ledger.known(entries)) == 1:
         raise InputError(f"release {now.number} is the only one that ever was live; there is nothing to go back to")
-    return Found(str(earlier[-1].release), int(earlier[-1].number or 0))
+    gone = retired(entries)
+    before = [found for found in succession(entries).line[:-1] if found.release not in gone]
+    if not before:
+        raise InputError(
+            f"no release stands before release {now.number} that was not rolled back from, or dropped; name the one that you "
+            "want: tandem rollback --to N --reason ... (tandem history lists them)"
+        )
+    return before[-1]
 
 
 def check_reason(reason: str) -> None:
@@ -50,7 +57,7 @@ def check_reason(reason: str) -> None:
 @task(task_run_name="verify")
 def prove(opened: Session, target: Found, entries: list[Entry]) -> None:
     """A release that cannot answer today is no place to go back to."""
-    promoted = promotion.promotion_of(entries, target.release)
+    promoted = promotion_of(entries, target.release)
     promotion.verify(opened.settings, target.release, promoted.evidence["golden"])
 
 
@@ -61,7 +68,7 @@ def record(opened: Session, target: Found, entries: list[Entry], reason: str) ->
         action="rollback",
         release=target.release,
         number=target.number,
-        version=promotion.promotion_of(entries, target.release).version,
+        version=registration.ensure(settings, entries, target.release, opened.run_id),
         candidate=None,
         who=settings.who,
         why=reason,

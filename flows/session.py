@@ -1,17 +1,26 @@
 """What every flow that changes something does first and last: one at a time, mend what a crash left, one MLflow run."""
 
 import os
-import signal
+import re
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import promotion, tracking
+import psutil
+
+from flows import corpus, promotion, tracking
+from flows.checks import check_params
+from flows.crashed import mark_crashed
+from flows.guard import end
 from flows.lock import exclusive
 from flows.settings import Settings, prepare, read_settings
 from tasks.records import read_json, write_json
+
+READ_NO_PARAMS = ("rollback", "maintain")  # a person in need must not be kept from going back by somebody's typo
+PREFECT_SERVER = "prefect.server.api.server:create_app"  # stands in the command line of a flow's own server
 
 
 @dataclass(frozen=True)
@@ -26,55 +35,93 @@ class Session:
 def session(flow: str) -> Iterator[Session]:
     settings = read_settings()
     prepare(settings)
-    with exclusive(settings.home / "lock", what=flow):
+    if flow not in READ_NO_PARAMS:
+        check_params(settings.root / "params")
+    with exclusive(settings.home / "lock", flow, settings.lock_wait_seconds, say):
         mend(settings)
+        note_server(settings)
         with tracking.flow_run(settings, flow, {"who": settings.who, "mlflow.user": settings.who}) as run_id:
             yield Session(settings, run_id)
 
 
 def mend(settings: Settings) -> None:
     """The lock is ours, so whatever looks half done was left by a process that died."""
-    end_left_over_stage(settings)
-    restore_raw(settings.root / "data")
+    if end_noted(running_file(settings)):
+        say("a stage of a run that died was still at work; it was stopped")
+    if not owner_lives(server_file(settings)) and end_noted(server_file(settings)):
+        say("the Prefect server of a run that died was still there; it was stopped")
+    clear_scratch(settings.home / "scratch")
+    if corpus.mend(settings, lambda pid: note_running(settings, pid)):
+        say("an ingest that died half-way was put right")
     for run_id in tracking.end_dead_runs(settings):
         say(f"run {run_id} was left by a process that died; marked KILLED")
+        mark_crashed(tracking.prefect_run(settings, run_id), say)
     done = promotion.follow_ledger(settings)
     if done:
         say(f"finished an interrupted promotion: {done}")
 
 
-def restore_raw(data: Path) -> None:
-    """An ingest that died between its two renames: the old corpus goes back to its place."""
-    if not (data / "raw").exists() and (data / ".raw.old").exists():
-        (data / ".raw.old").rename(data / "raw")
+def clear_scratch(folder: Path) -> None:
+    """What a champion answered to newer questions was dear and is read again; everything else was of one run."""
+    for path in folder.glob("*"):
+        if not re.fullmatch("champion-[0-9a-f]{12}-[0-9a-f]{12}", path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# --- Processes that outlive a kill -9 of this one: noted, so that the next session finds them
 
 
 def running_file(settings: Settings) -> Path:
     return settings.home / "running.json"
 
 
+def server_file(settings: Settings) -> Path:
+    return settings.home / "prefect-server.json"
+
+
 def note_running(settings: Settings, process: int) -> None:
-    """DVC runs in a group of its own; should we die by kill -9, the next run must find it."""
-    write_json(running_file(settings), {"pid": process, "started": start_time(process)})
+    """DVC runs in a group of its own."""
+    note(running_file(settings), process)
 
 
-def end_left_over_stage(settings: Settings) -> None:
-    path = running_file(settings)
+def note_server(settings: Settings) -> None:
+    """Without PREFECT_API_URL a flow starts a server for itself, which only a regular end of ours takes along."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if PREFECT_SERVER in child.cmdline():
+                note(server_file(settings), child.pid)
+
+
+def note(path: Path, process: int) -> None:
+    owner = {"owner": os.getpid(), "owner_started": start_time(os.getpid())}
+    write_json(path, {"pid": process, "started": start_time(process)} | owner)
+
+
+def owner_lives(path: Path) -> bool:
+    """Whether whoever noted it still is there: this very process, which runs one flow after another with the same server, or that
+    of the clone which this one is a copy of."""
+    left = read_json(path) if path.exists() else {}
+    return bool(left) and start_time(left["owner"]) == left["owner_started"]
+
+
+def end_noted(path: Path) -> bool:
+    """End the process that is noted there, and all that it started; whether it was still at work."""
     if not path.exists():
-        return
+        return False
     left = read_json(path)
-    if start_time(left["pid"]) == left["started"] and left["started"]:
-        os.killpg(left["pid"], signal.SIGKILL)
-        say("a stage of a run that died was still at work; it was stopped")
+    there = bool(left["started"]) and start_time(left["pid"]) == left["started"]
+    if there:
+        end(left["pid"], seconds=0)
     path.unlink()
+    return there
 
 
-def start_time(pid: int) -> str:
-    """Clock ticks since boot, from /proc: a pid alone is reused. Empty where the process is gone (or there is no /proc)."""
+def start_time(pid: int) -> float:
+    """Seconds since 1970; a pid alone is reused. 0 where the process is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
 
 
 def say(message: str) -> None:

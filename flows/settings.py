@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import InputError
+from tasks.tables import check_store, is_local
 
 MODEL_NAME = "assistant"  # the registered model: one version is one release
 ALIAS = "champion"  # the only name that moves
+WORKERS_WAIT = 900  # seconds
+TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 # glibc gives memory back to the kernel after every large tensor and faults it in again: several times slower training
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
@@ -32,6 +35,7 @@ class Settings:
     who: str
     approval: bool
     commit_lock: bool
+    lock_wait_seconds: float
 
     @property
     def artifacts(self) -> str:
@@ -40,37 +44,76 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """A variable that is set to nothing counts as unset, as in dvc.yaml; a relative place is one below the clone, not below the
+    folder that somebody happens to stand in."""
     root = find_root()
-    home = Path(environment.get("TANDEM_HOME", root / ".tandem")).absolute()
+    given = {name: value for name, value in environment.items() if value}
+    home = local_path(root, "TANDEM_HOME", given.get("TANDEM_HOME", ".tandem"))
     return Settings(
         root=root,
         home=home,
-        index_uri=environment.get("TANDEM_INDEX_URI", str(home / "index")),
-        vectors=Path(environment.get("TANDEM_VECTORS", home / "vectors.sqlite")),
-        answers=Path(environment.get("TANDEM_ANSWERS", home / "answers.sqlite")),
-        ledger=local_path("TANDEM_LEDGER", environment.get("TANDEM_LEDGER", str(home / "ledger"))),
-        store=local_path("TANDEM_STORE", environment.get("TANDEM_STORE", str(home / "store"))),
-        tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}"),
-        project=environment.get("TANDEM_PROJECT", "tandem"),
-        who=environment.get("TANDEM_USER") or user_name(),
-        approval=environment.get("TANDEM_APPROVAL", "") == "1",
-        commit_lock=environment.get("TANDEM_COMMIT_LOCK", "") == "1",
+        index_uri=index_uri(root, given.get("TANDEM_INDEX_URI", str(home / "index"))),
+        vectors=local_path(root, "TANDEM_VECTORS", given.get("TANDEM_VECTORS", str(home / "vectors.sqlite"))),
+        answers=local_path(root, "TANDEM_ANSWERS", given.get("TANDEM_ANSWERS", str(home / "answers.sqlite"))),
+        ledger=local_path(root, "TANDEM_LEDGER", given.get("TANDEM_LEDGER", str(home / "ledger"))),
+        store=local_path(root, "TANDEM_STORE", given.get("TANDEM_STORE", str(home / "store"))),
+        tracking_uri=tracking_uri(root, given.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")),
+        project=given.get("TANDEM_PROJECT", "tandem"),
+        who=given.get("TANDEM_USER") or user_name(),
+        approval=switch("TANDEM_APPROVAL", given.get("TANDEM_APPROVAL", "0")),
+        commit_lock=switch("TANDEM_COMMIT_LOCK", given.get("TANDEM_COMMIT_LOCK", "0")),
+        lock_wait_seconds=lock_wait(given),
     )
 
 
 def find_root() -> Path:
     """The clone that holds the current folder. One clone is one assistant."""
-    here = Path(os.environ.get("TANDEM_ROOT", Path.cwd())).absolute()
+    try:
+        here = Path(os.environ.get("TANDEM_ROOT") or Path.cwd()).absolute()
+    except FileNotFoundError as error:
+        raise InputError("the folder that you are in was deleted; go into a Tandem clone, or set TANDEM_ROOT") from error
     for folder in (here, *here.parents):
         if (folder / "dvc.yaml").exists() and (folder / "params").is_dir():
             return folder
     raise InputError(f"{here} is not inside a Tandem clone (no dvc.yaml and params/ above it); go there, or set TANDEM_ROOT")
 
 
-def local_path(name: str, value: str) -> Path:
+def local_path(root: Path, name: str, value: str) -> Path:
     if "://" in value:
-        raise InputError(f"{name}={value}: the ledger and the store need a folder that every promoter and server can reach")
-    return Path(value).absolute()
+        raise InputError(f"{name}={value}: this has to be a folder or file that every promoter and server can reach, not a URI")
+    return (root / value).absolute()
+
+
+def index_uri(root: Path, value: str) -> str:
+    """Raises InputError for a scheme without a safe commit."""
+    check_store(value)
+    return str((root / value).absolute()) if is_local(value) else value
+
+
+def tracking_uri(root: Path, value: str) -> str:
+    """Raises InputError where MLflow would take it for something else: a plain path is a file store, which has no registry."""
+    scheme, separator, place = value.partition("://")
+    if not separator or scheme.partition("+")[0] not in TRACKING_SCHEMES:
+        known = ", ".join(f"{known}://" for known in TRACKING_SCHEMES)
+        raise InputError(f"MLFLOW_TRACKING_URI={value}: runs and the registry need a server or a database; known: {known}")
+    relative = scheme == "sqlite" and place.startswith("/") and not place.startswith("//")
+    return f"sqlite:///{(root / place[1:]).absolute()}" if relative else value
+
+
+def switch(name: str, value: str) -> bool:
+    """Whoever writes TANDEM_APPROVAL=yes must not find that nobody was asked."""
+    if value not in ("0", "1"):
+        raise InputError(f"{name}={value}: write 1 for on; unset or 0 is off")
+    return value == "1"
+
+
+def lock_wait(given: Mapping[str, str]) -> float:
+    """How long a flow waits for one that is at work. A person at the terminal is told at once; a run that a worker started waits,
+    or a schedule that meets another would have to be run by hand."""
+    value = given.get("TANDEM_LOCK_WAIT", str(WORKERS_WAIT if "PREFECT__FLOW_RUN_ID" in given else 0))
+    if not value.isascii() or not value.isdigit():
+        raise InputError(f"TANDEM_LOCK_WAIT={value}: write whole seconds, such as 900; 0 fails at once")
+    return float(value)
 
 
 def user_name() -> str:
@@ -95,8 +138,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",  # it tells of every step of making its database
         "DO_NOT_TRACK": "1",
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(settings.home / "prefect")),
+        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # the default is pickle: who writes results would run code here
         "DVC_NO_ANALYTICS": "1",

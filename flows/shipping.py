@@ -10,6 +10,7 @@ from flows.candidate import Candidate
 from flows.ledger import Entry
 from flows.promotion import Judgement
 from flows.session import Session, say
+from flows.succession import succession
 from tasks.errors import RefusedError
 from tasks.manifest import short
 
@@ -36,31 +37,38 @@ class Outcome:
         )
 
 
-def ship(session: Session, candidate: Candidate) -> Outcome:
-    """The one way in which a flow changes what is live."""
-    if promotion.unchanged(session.settings, candidate):
-        return nothing_new(session)
-    judgement = judge(session, candidate)
-    evidence = steps.seal(session, candidate, judgement)
-    if not judgement.verdict.accepted:
-        return refused(session, judgement, steps.refuse(session, judgement, evidence), list(judgement.verdict.reasons))
+def ship(session: Session, candidate: Candidate, entries: list[Entry]) -> Outcome:
+    """The one way in which a flow changes what is live. `entries`: the ledger as the candidate was made against; where another
+    promoter has appended to it since, the last step fails rather than replace what nobody compared."""
+    judgement = judge(session, candidate, entries)
     if judgement.already_live:
-        return nothing_new(session)
-    try:
-        promotion.check_not_withdrawn(session.settings, judgement)
-        presenting.ask_approval(session.settings, judgement)
-    except RefusedError as error:
-        say(str(error))
-        return refused(session, judgement, None, [str(error)])
+        promotion.seal_pieces(session.settings, candidate, judgement.release)
+        return nothing_new(session, judgement)
+    evidence = steps.seal(session, candidate, judgement)
+    reasons = objections(session, judgement)
+    if reasons:
+        return refused(session, judgement, steps.refuse(session, judgement, reasons, evidence), reasons)
     return promote(session, judgement, evidence)
 
 
-def judge(session: Session, candidate: Candidate) -> Judgement:
-    champion = ledger.live(ledger.read(session.settings.ledger))
-    evaluation = steps.measure_champion(session, champion, candidate) if champion else None
-    judgement = steps.judge(session, candidate, evaluation)
+def judge(session: Session, candidate: Candidate, entries: list[Entry]) -> Judgement:
+    champion = ledger.live(entries)
+    evaluation = steps.measure_champion(session, entries, champion, candidate) if champion else None
+    judgement = steps.judge(session, candidate, entries, evaluation)
     presenting.show_judgement(session, candidate, judgement)
     return judgement
+
+
+def objections(session: Session, judgement: Judgement) -> list[str]:
+    """Of the gate, of a person who went back from this very release, or of one who is asked now; none where it may go live."""
+    if not judgement.verdict.accepted:
+        return list(judgement.verdict.reasons)
+    try:
+        promotion.check_not_withdrawn(succession(judgement.entries).withdrawn, judgement.release_id)
+        presenting.ask_approval(session.settings, judgement)
+    except RefusedError as error:
+        return [str(error)]
+    return []
 
 
 def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) -> Outcome:
@@ -76,18 +84,16 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
     )
 
 
-def refused(session: Session, judgement: Judgement, entry: Entry | None, reasons: list[str]) -> Outcome:
+def refused(session: Session, judgement: Judgement, entry: Entry, reasons: list[str]) -> Outcome:
     number = judgement.champion.number if judgement.champion else None
     say(f"refused: {' '.join(reasons)}")
     presenting.conclude(session, "refused", {"outcome": "refused", "why": " ".join(reasons)[:4000]})
-    sequence = entry.sequence if entry else judgement.sequence
-    return Outcome("refused", number, judgement.release_id, judgement.verdict.arm, reasons, sequence)
+    return Outcome("refused", number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
 
 
-def nothing_new(session: Session) -> Outcome:
-    entries = ledger.read(session.settings.ledger)
-    live = entries[-1]
-    say(f"nothing new: release {live.number} already is what the corpus, the questions and the params make")
+def nothing_new(session: Session, judgement: Judgement) -> Outcome:
+    live = judgement.entries[-1]
+    say(f"nothing new: what the gate would serve is release {live.number}, which is live")
     presenting.conclude(session, "nothing new", {"outcome": "unchanged", "release": str(live.number)})
-    arm = promotion.champion_arm(session.settings, live)
-    return Outcome("unchanged", live.number, live.release, arm, ["the candidate is the live release"], live.sequence)
+    reasons = ["the candidate, with the arm that the gate chose, is the live release"]
+    return Outcome("unchanged", live.number, live.release, judgement.release.arm, reasons, live.sequence)

@@ -57,11 +57,11 @@ def reproduce_only(session: Session, stages: list[str]) -> list[StageRun]:
 
 
 @task(task_run_name="measure champion")
-def measure_champion(session: Session, champion: Entry, candidate: Candidate) -> Path:
+def measure_champion(session: Session, entries: list[Entry], champion: Entry, candidate: Candidate) -> Path:
     """The champion's answers to the candidate's questions: the sealed ones where they are the same, else asked again today."""
     settings = session.settings
-    if measuring.has_same_yardstick(settings, champion, candidate):
-        return promotion.champion_evaluation(settings, champion, promotion.scratch(settings, "champion"))
+    if measuring.has_same_yardstick(settings, entries, champion, candidate):
+        return promotion.champion_evaluation(settings, entries, champion, promotion.scratch(settings, "champion"))
     say(f"the questions changed since release {champion.number} was measured; it is asked them now")
     return measuring.remeasure_champion(settings, champion, candidate)
 
@@ -72,8 +72,8 @@ def measure_challenger(session: Session, candidate: Candidate, adapter: Path) ->
 
 
 @task(task_run_name="judge")
-def judge(session: Session, candidate: Candidate, champion_evaluation: Path | None) -> Judgement:
-    return promotion.judge(session.settings, candidate, champion_evaluation)
+def judge(session: Session, candidate: Candidate, entries: list[Entry], champion_evaluation: Path | None) -> Judgement:
+    return promotion.judge(session.settings, candidate, entries, champion_evaluation)
 
 
 @task(task_run_name="seal")
@@ -101,5 +101,5 @@ def commit(session: Session, judgement: Judgement, version: int, evidence: dict[
 
 
 @task(task_run_name="record the refusal")
-def refuse(session: Session, judgement: Judgement, evidence: dict[str, str]) -> Entry:
-    return promotion.refuse(session.settings, judgement, evidence, {"mlflow": session.run_id})
+def refuse(session: Session, judgement: Judgement, reasons: list[str], evidence: dict[str, str]) -> Entry:
+    return promotion.refuse(session.settings, judgement, reasons, evidence, {"mlflow": session.run_id})

@@ -4,6 +4,7 @@ a Prefect task on another thread would silently open a run of its own."""
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from tasks.records import Record, read_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-HOST, PID = "tandem.host", "tandem.pid"
+HOST, PID, FLOW_RUN = "tandem.host", "tandem.pid", "tandem.flow_run"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # else the UI guesses, and opens on traces, of which there are none
     "mlflow.note.content": "A run per flow run, below it one per stage that executed. Releases are versions of `assistant`.",
@@ -62,7 +63,7 @@ def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator
     mlflow = client(settings.tracking_uri)
     name = f"{flow} {time.strftime('%Y-%m-%d %H:%M:%S')}"
     owner = {HOST: socket.gethostname(), PID: str(os.getpid())}
-    every = {"flow": flow, **owner, **code_revision(settings.root), **tags}
+    every = {"flow": flow, **owner, **own_flow_run(), **code_revision(settings.root), **tags}
     run_id = mlflow.create_run(experiment_id(settings), run_name=name, tags=every).info.run_id
     log_snapshot(settings, run_id)
     try:
@@ -72,6 +73,21 @@ def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator
         mlflow.set_terminated(run_id, "FAILED")
         raise
     mlflow.set_terminated(run_id, "FINISHED")
+
+
+def own_flow_run() -> dict[str, str]:
+    """Of Prefect, for the next session, should this process be killed together with its worker."""
+    if "prefect" not in sys.modules:
+        return {}
+    from prefect.runtime import flow_run
+
+    return {FLOW_RUN: str(flow_run.id)} if flow_run.id else {}
+
+
+def prefect_run(settings: Settings, run_id: str) -> str | None:
+    """The id of the flow run of Prefect that an MLflow run belongs to."""
+    tag: str | None = client(settings.tracking_uri).get_run(run_id).data.tags.get(FLOW_RUN)
+    return tag
 
 
 def code_revision(root: Path) -> dict[str, str]:
@@ -181,16 +197,14 @@ def metric_name(key: str) -> str:
 
 def log_inputs(settings: Settings, run_id: str, deps: list[dict[str, Any]]) -> None:
     """Data dependencies with their DVC digests, so that a run names the bytes it read."""
-    from mlflow.data.artifact_dataset_sources import register_artifact_dataset_sources  # noqa: F401
-    from mlflow.data.dataset_source_registry import resolve_dataset_source
-    from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401  registers the source
     from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource
     from mlflow.entities import DatasetInput, InputTag
 
     inputs = []
     for dep in deps:
         if dep["path"].startswith("data/") and "md5" in dep:
-            source = resolve_dataset_source(str(settings.root / dep["path"]))
+            source = LocalArtifactDatasetSource(str(settings.root / dep["path"]))
             dataset = MetaDataset(source, name=dep["path"], digest=dep["md5"][:36])
             inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "stage input")]))
     if inputs:

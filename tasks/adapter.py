@@ -30,9 +30,10 @@ def adapter(base: Path, examples: Path, out: Path, metrics: Path, plots: Path, p
         fresh_folder(out)
         save(trainer.model, out)
         write_json(out / LINEAGE, lineage(train))
-    training_curve(curve, fresh_folder(plots) / "training.png")
+    kept = proof["kept_step"], proof["validation_loss_best"]
+    training_curve(curve, fresh_folder(plots) / "training.png", f"Training of the adapter: {verdict(proof)}", kept)
     write_json(metrics, proof | {"seconds": round(time.monotonic() - started, 1), "curve": curve})
-    say(f"adapter: validation loss {proof['validation_loss_first']:.3f} -> {proof['validation_loss_best']:.3f}")
+    say(f"adapter: {verdict(proof)}")
 
 
 def make_trainer(base: Path, train: list[Record], validation: list[Record], workspace: Path, params: AdapterParams) -> Any:
@@ -179,14 +180,23 @@ def prove(model: Any, curve: list[dict[str, float]]) -> dict[str, float]:
         )
     if max(norms) == 0:
         raise RefusedError("the adapter did not change (every B is 0); check learning_rate and targets in params/adapter.yaml")
-    losses = [point["validation_loss"] for point in curve if "validation_loss" in point]
+    first, *later = [(point["validation_loss"], point["step"]) for point in curve if "validation_loss" in point]
+    best, step = min(later)  # the first evaluation is of the untrained adapter, of which there is no checkpoint
     return {
         "lora_b_norm": math.sqrt(sum(norm**2 for norm in norms)),
         "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "steps": max(int(point["step"]) for point in curve),
-        "validation_loss_first": losses[0],
-        "validation_loss_best": min(losses),
+        "kept_step": int(step),
+        "validation_loss_first": first[0],
+        "validation_loss_best": best,
+        "improved": float(best < first[0]),
     }
+
+
+def verdict(proof: dict[str, float]) -> str:
+    """For the log and above the picture. A worse loss is no refusal: answers are what counts, and the gate judges those."""
+    losses = f"validation loss {proof['validation_loss_first']:.3f} -> {proof['validation_loss_best']:.3f}"
+    return losses if proof["improved"] else f"WARNING: no better than untrained, {losses}"
 
 
 def save(model: Any, out: Path) -> None:

@@ -1,14 +1,18 @@
-"""Answers that were generated before: (weights, decoding, rendered prompt) -> answer.
+"""Answers that were generated before: (weights, decoding, libraries, rendered prompt) -> answer.
 
-Greedy decoding makes them a function of the key. After a retrain the arms without an adapter cost nothing;
+Greedy decoding makes them a function of the key on one machine. After a retrain the arms without an adapter cost nothing;
 after a small change of the corpus only the prompts that changed do.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tasks.generation import Generated, Generator
+from tasks.generation import Generated, Generator, environment
 from tasks.records import folder_digest, value_digest
+
+FORMAT = 1  # of the key; another one where the code of tasks.generation makes other answers of the same prompt
 
 
 def weights_digest(base: Path, adapter: Path | None) -> str:
@@ -39,11 +43,16 @@ class AnswerStore:
             self.connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
 
 
+def answer_key(weights: str, decoding: Mapping[str, Any], libraries: Mapping[str, str], prompt: str) -> str:
+    return value_digest([FORMAT, weights, dict(decoding), dict(libraries), prompt])
+
+
 def answer_all(
     generator: Generator, store: AnswerStore, weights: str, prompts: list[str], batch_size: int, label: str
 ) -> list[Generated]:
     """One answer per rendered prompt, in their order; only prompts that these weights were never asked are generated."""
-    keys = [value_digest([weights, generator.decoding, prompt]) for prompt in prompts]
+    here = environment()
+    keys = [answer_key(weights, generator.decoding, here, prompt) for prompt in prompts]
     new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if store.get(key) is None}
     for done in generator.batches(list(new.values()), batch_size, label):
         store.put({key: done[prompt] for key, prompt in new.items() if prompt in done})

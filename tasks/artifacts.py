@@ -12,6 +12,13 @@ from tasks.errors import InputError
 
 ALLOWED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
 FOLDERS = re.compile(r"[0-9]_[A-Za-z]{1,40}|additional_chat_templates")  # of sentence-transformers and of tokenizers
+# Of those, what loads a model: many repositories also hold the same weights for other frameworks, or twice over
+NEEDED = (
+    "config.json", "generation_config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+    "merges.txt", "*.model", "chat_template.*", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
+    "README.md", "LICENSE*",
+)  # fmt: skip
 FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # Each of these made from_pretrained fetch or run code, with trust_remote_code off, in some version of transformers
 CODE_KEYS = ("auto_map", "_attn_implementation_internal", "_experts_implementation_internal")
@@ -23,6 +30,14 @@ def entries(folder: Path) -> tuple[set[str], set[str]]:
     modes = {path.relative_to(folder).as_posix(): path.lstat().st_mode for path in folder.rglob("*")}
     files = {name for name, mode in modes.items() if stat.S_ISREG(mode)}
     return files, {name for name, mode in modes.items() if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)}
+
+
+def is_needed(name: str) -> bool:
+    """Whether a file, by its path in a repository, is part of a model: at the top, or in a folder of one of its modules."""
+    *folders, file = name.split("/")
+    if not all(FOLDERS.fullmatch(folder) for folder in folders) or len(folders) > 1:
+        return False
+    return any(fnmatch(file, pattern) for pattern in (*NEEDED, *(("*.jinja",) if folders else ())))
 
 
 def check_model_folder(source: Path) -> None:

@@ -10,8 +10,8 @@ from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.generation import Generator
 from tasks.manifest import Release
-from tasks.params import ARMS, Arm, PromptParams
-from tasks.prompts import cited_passages, fitting
+from tasks.params import ARMS, Arm, uses_adapter, uses_passages
+from tasks.prompts import cited_passages, fitting, unpinned
 from tasks.records import Record
 from tasks.search import Index, checked_question
 
@@ -38,22 +38,12 @@ class Answer:
         return {"answer": self.answer, "sources": self.sources, "arm": self.arm, "release": self.release}
 
 
-def uses_passages(arm: Arm) -> bool:
-    return arm in ("rag", "rag+lora")
-
-
-def uses_adapter(arm: Arm) -> bool:
-    return arm in ("lora", "rag+lora")
-
-
 class Assistant:
     """Loads only what the asked arm needs: `prompt` opens no index, `rag` no adapter."""
 
     def __init__(self, release: Release, release_id: str, pieces: Pieces) -> None:
         self.release, self.release_id, self.pieces = release, release_id, pieces
-        settings = dict(release.prompt)
-        self.shots: dict[str, list[dict[str, str]]] = settings.pop("shot_messages")
-        self.prompt = PromptParams.model_validate(settings)
+        self.prompt, self.shots = unpinned(release.prompt)
 
     @cached_property
     def index(self) -> Index:
@@ -62,13 +52,13 @@ class Assistant:
 
     @cached_property
     def base(self) -> Generator:
-        return Generator(self.pieces.base, None, self.prompt.max_new_tokens)
+        return Generator(self.pieces.base, None, self.release.decoding)
 
     @cached_property
     def adapted(self) -> Generator:
         if self.pieces.adapter is None:
             raise InputError("this release has no adapter; ask with --arm prompt or --arm rag")
-        return Generator(self.pieces.base, self.pieces.adapter, self.prompt.max_new_tokens)
+        return Generator(self.pieces.base, self.pieces.adapter, self.release.decoding)
 
     def ask(self, question: str, arm: Arm | None = None) -> Answer:
         arm = self.release.arm if arm is None else arm

@@ -45,9 +45,9 @@ def plain(line: str) -> str:
     return " ".join("".join(words).split())
 
 
-def sections(text: str, max_words: int) -> list[Section]:
-    """In reading order. A section without text appears only where no deeper one follows; its last heading is then its
-    text.
+def sections(text: str, max_words: int, table_cell: str = "") -> list[Section]:
+    """In reading order. `table_cell` is the sentence that a table's cell becomes, "" for tables as they are. A section
+    without text appears only where no deeper one follows; its last heading is then its text.
     """
     lines = text.split("\n")
     trail: list[tuple[int, str]] = []
@@ -59,7 +59,7 @@ def sections(text: str, max_words: int) -> list[Section]:
             trail = [*(outer for outer in trail if outer[0] < level), (level, heading)]
             found.append((level, Section(tuple(words for _, words in trail), [])))
         else:
-            found[-1][1].units.extend(units(node, lines, max_words))
+            found[-1][1].units.extend(units(node, lines, max_words, table_cell))
     return list(with_text(found))
 
 
@@ -76,7 +76,9 @@ def unit(text: str, glue: str = "\n\n", rank: int = BLOCK) -> Unit:
     return Unit(text, size(text), glue, rank)
 
 
-def units(node: SyntaxTreeNode, lines: Sequence[str], max_words: int, glue: str = "\n\n", rank: int = BLOCK) -> Iterator[Unit]:
+def units(
+    node: SyntaxTreeNode, lines: Sequence[str], max_words: int, table_cell: str, glue: str = "\n\n", rank: int = BLOCK
+) -> Iterator[Unit]:
     """What is too long is replaced by its parts: a list by items, an item or quote by its blocks, a paragraph by
     sentences.
     """
@@ -84,17 +86,19 @@ def units(node: SyntaxTreeNode, lines: Sequence[str], max_words: int, glue: str 
         return
     source = lines[node.map[0] : node.map[1]]
     text = textwrap.dedent("\n".join(source)).strip("\n").rstrip()
-    if node.type in SOLID:
+    if node.type == "table" and table_cell:
+        yield from told(node, max_words, table_cell)
+    elif node.type in SOLID:
         yield from solid(node, text, max_words)
     elif node.type in LISTS:
         for number, item in enumerate(node.children):
-            yield from units(item, lines, max_words, *(("\n", ITEM) if number else (glue, rank)))
+            yield from units(item, lines, max_words, table_cell, *(("\n", ITEM) if number else (glue, rank)))
     elif size(text) <= max_words:
         if text.strip():
             yield unit(text, glue, rank)
     elif node.children and node.type != "paragraph":
         for number, child in enumerate(node.children):
-            yield from units(child, lines, max_words, *(("\n", ITEM) if number else (glue, rank)))
+            yield from units(child, lines, max_words, table_cell, *(("\n", ITEM) if number else (glue, rank)))
     else:
         yield from sentences(text, max_words, glue, rank)
 
@@ -106,6 +110,18 @@ def sentences(text: str, max_words: int, glue: str, rank: int) -> Iterator[Unit]
             yield unit(piece, glue, rank)
             glue, rank = " ", SENTENCE
         start = stop
+
+
+def told(table: SyntaxTreeNode, max_words: int, cell: str) -> Iterator[Unit]:
+    """A table as sentences, a unit a row: "Sandbox for Reading telemetry is 60 per minute. ..." A reader needs no header then."""
+    rows = [[item.children[0].content.strip() for item in row.children] for part in table.children for row in part.children]
+    if len(rows) < 2:
+        yield unit(" ".join(rows[0]))
+    for first, *values in rows[1:]:
+        cells = zip(rows[0][1:], values, strict=True)
+        sentences = [cell.format(column=column, row=first, value=value) for column, value in cells if value]
+        for piece in pieces(" ".join(sentences) or first, WHOLE * max_words):
+            yield unit(piece)
 
 
 def solid(node: SyntaxTreeNode, text: str, max_words: int) -> Iterator[Unit]:

@@ -23,7 +23,7 @@ def chunks(documents: Path, out: Path, params: ChunksParams) -> None:
     pages = read_jsonl(documents / "documents.jsonl")
     rows: list[Record] = []
     for number, page in enumerate(pages, start=1):
-        rows += passages(page, params.max_words, params.join_below_words)
+        rows += passages(page, params.max_words, params.join_below_words, params.table_cell)
         if number % SAY_EVERY == 0:
             say(f"{number} of {len(pages)} documents cut into {len(rows)} passages")
     say(f"{len(pages)} documents, {len(rows)} passages")
@@ -32,11 +32,11 @@ def chunks(documents: Path, out: Path, params: ChunksParams) -> None:
     write_json(out / "counts.json", counts(len(pages), rows))
 
 
-def passages(document: Record, max_words: int, join_below_words: int) -> list[Record]:
+def passages(document: Record, max_words: int, join_below_words: int, table_cell: str = "") -> list[Record]:
     """The passages of one document. None crosses a heading; every word is in the text or the heading of one of them."""
     seen: Counter[tuple[str, str]] = Counter()
     rows = []
-    for section in sections(document["text"], max_words):
+    for section in sections(document["text"], max_words, table_cell):
         heading = heading_path(document["title"], section.headings)
         for run in runs(section.units, join_below_words, WHOLE * max_words):
             text = join(run)
@@ -52,13 +52,15 @@ def heading_path(title: str, headings: Sequence[str]) -> str:
 
 
 def row(document: str, heading: str, text: str, occurrence: int) -> Record:
+    """The id covers `embedded` too: an index must not take a row whose vector was made of another text for this one."""
+    embedded = f"{heading}\n{text}"
     return {
-        "id": value_digest([document, heading, text, occurrence]),
+        "id": value_digest([document, heading, text, occurrence, embedded]),
         "document": document,
         "heading": heading,
         "text": text,
         "occurrence": occurrence,
-        "embedded": f"{heading}\n{text}",
+        "embedded": embedded,
     }
 
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,28 +30,31 @@ class Embedder:
         source = read_json(folder / "tandem.json")
         self.source: dict[str, Any] = source
         self.digest = folder_digest(folder)
-        prompts = {"query": source["query_prompt"], "document": source["passage_prompt"]}
-        self.model = SentenceTransformer(str(folder), prompts=prompts, local_files_only=True)
+        self.model = SentenceTransformer(str(folder), local_files_only=True)
+        self.query_prompt = source["query_prompt"] or own_prompt(self.model.prompts, "query")
+        self.passage_prompt = source["passage_prompt"] or own_prompt(self.model.prompts, "document", "passage", "corpus")
         self.model.max_seq_length = min(source["max_tokens"], self.model.max_seq_length or source["max_tokens"])
 
     def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
         """(n,) texts -> (n, dimension) unit vectors."""
-        return self._encode(texts, "document", batch_size)
+        return self._encode(texts, self.passage_prompt, batch_size)
 
     def queries(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
-        return self._encode(texts, "query", batch_size)
+        return self._encode(texts, self.query_prompt, batch_size)
 
     def _encode(self, texts: Sequence[str], prompt: str, batch_size: int) -> Vectors:
         vectors = self.model.encode(
-            list(texts), prompt_name=prompt, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+            list(texts), prompt=prompt, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.model.get_embedding_dimension())
 
     def identity(self) -> dict[str, Any]:
         """What a release pins: two embedders with one identity give the same vectors."""
         vectors = self.queries(PROBES)
-        source = {key: self.source[key] for key in ("source", "id", "revision", "query_prompt", "passage_prompt")}
+        source = {key: self.source[key] for key in ("source", "id", "revision")}
         return source | {
+            "query_prompt": self.query_prompt,
+            "passage_prompt": self.passage_prompt,
             "digest": self.digest,
             "dimension": int(vectors.shape[1]),
             "max_tokens": int(self.model.max_seq_length),
@@ -59,6 +62,11 @@ class Embedder:
             "normalised": True,
             "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
         }
+
+
+def own_prompt(prompts: Mapping[str, str | None], *names: str) -> str:
+    """What the model's own files say under the first of these names (sentence-transformers adds empty ones of its own)."""
+    return next((found for name in names if (found := prompts.get(name))), "")
 
 
 def pooling(model: Any) -> str:

@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 
 from tasks.answers import AnswerStore, answer_all, weights_digest
-from tasks.assistant import uses_adapter, uses_passages
 from tasks.embedding import Embedder
+from tasks.errors import InputError
 from tasks.gate import cost
-from tasks.generation import Generated, Generator
-from tasks.lineage import LINEAGE, question_key
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams
+from tasks.generation import Generated, Generator, decoding, environment, resolved
+from tasks.golden import golden_record
+from tasks.lineage import learnt, lineage_of
+from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, uses_adapter, uses_passages
 from tasks.plots import arms_with_intervals, quality_against_cost
-from tasks.prompts import Message, fitting, shot_messages
+from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
 from tasks.search import Index
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
-FORMAT = 1
+SLICED = ("primary", "fact")  # the metrics of a slice
 METRICS = ("primary", "fact", "citation", "style", "exact_match", "token_f1", "rouge_l", "abstained")
 
 
@@ -36,6 +38,7 @@ class Subject:
     adapter: Path | None
     prompt: PromptParams
     shots: Mapping[str, list[Message]]
+    decoding: Mapping[str, Any]
     answered: AnswerStore
 
 
@@ -46,29 +49,41 @@ def evaluate(
     """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json; pictures go to `plots`, means to `metrics`."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
-    shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, prompt)
-    subject = Subject(searcher, settings, base, adapter, prompt, shots, AnswerStore(answers))
+    used = resolved(prompt)
+    shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, used)
+    subject = Subject(searcher, settings, base, adapter, used, shots, decoding(used), AnswerStore(answers))
     asked = unseen_by(adapter, read_jsonl(questions / "test.jsonl"))
-    records, golden = measure_arms(subject, ARMS, asked, params, gate)
-    report = summarise(records, yardstick(asked, params, prompt, gate), params, gate)
+    found, golden = measure_arms(subject, ARMS, asked, params)
+    records = score_answers(found, used, params, gate)
+    report = summarise(records, yardstick(asked, params, used, gate), params, gate)
     fresh_folder(out)
-    write_results(out, records, report, golden, shots)
-    draw(report, fresh_folder(plots))
+    write_results(out, records, report, golden, pinned(used, shots))
+    draw(report, fresh_folder(plots), gate)
     write_json(metrics, flat_metrics(report))
 
 
-def unseen_by(adapter: Path, questions: list[Record]) -> list[Record]:
-    """Test questions that this adapter did not learn: a renamed page is dealt anew, so an older adapter may have seen its own."""
-    seen = set(read_json(adapter / LINEAGE)["questions"])
-    kept = [record for record in questions if question_key(record["question"]) not in seen]
-    if len(kept) < len(questions):
-        say(f"{len(questions) - len(kept)} test questions left out: the adapter was trained on them")
+def unseen_by(adapter: Path | None, questions: list[Record]) -> list[Record]:
+    """Test questions that can judge this adapter: where pages were renamed or dealt anew, an older one was trained on some.
+
+    Raises InputError where none is left.
+    """
+    seen = {record["id"] for record in learnt(lineage_of(adapter), questions)}
+    kept = [record for record in questions if record["id"] not in seen]
+    if not kept:
+        raise InputError(
+            f"none of the {len(questions)} test questions can judge the adapter at {adapter}: it was trained on them or on their "
+            "pages. Put seed and shares back in params/questions.yaml, add questions about other pages, or train a new adapter: "
+            "tandem retrain"
+        )
+    if seen:
+        say(f"{len(seen)} test questions left out: the adapter was trained on them or on their pages")
     return kept
 
 
 def yardstick(questions: list[Record], params: EvaluateParams, prompt: PromptParams, gate: GateParams) -> Record:
     """What was asked, and all that turns answers into scores. Reports with different yardsticks are never compared."""
-    digest = value_digest(sorted((record["id"], record["question"], record["document"], record["fact"]) for record in questions))
+    fields = ("question", "document", "answer", "fact")
+    digest = value_digest({record["id"]: [record[field] for field in fields] for record in questions})
     rules = [digest, params.style, prompt.abstention_patterns, gate.primary.model_dump()]
     return {"questions": digest, "yardstick": value_digest(rules)}
 
@@ -79,7 +94,7 @@ def choose_shots(
     """Few-shot turns per arm, from the training split only; arms with retrieval see them with passages."""
     turns: dict[str, list[Message]] = {}
     for arm in ARMS:
-        count = prompt.shots[arm]
+        count = prompt.shots.get(arm, 0)  # an adapter learnt without shots, and is asked without
         needs_passages = count and uses_passages(arm)
         found = {record["id"]: searcher.search(record["question"], settings) for record in train} if needs_passages else {}
         turns[arm] = shot_messages(train, found, prompt, count)
@@ -87,21 +102,24 @@ def choose_shots(
 
 
 def measure_arms(
-    subject: Subject, arms: Sequence[Arm], questions: list[Record], params: EvaluateParams, gate: GateParams
-) -> tuple[list[Record], dict[str, list[Record]]]:
-    """Every arm's answers, scored; and per arm a few answered alone and timed, to be asked again before a promotion."""
+    subject: Subject, arms: Sequence[Arm], questions: list[Record], params: EvaluateParams
+) -> tuple[list[Record], dict[str, Record]]:
+    """Every arm's answers; and per arm a few answered alone and timed, to be asked again before a promotion.
+
+    Scores are for the caller to give: a release of last year is measured by the rules of today.
+    """
     subject.searcher.expect([record["question"] for record in questions])
     ranked = {record["id"]: subject.searcher.search(record["question"], widened(subject.settings)) for record in questions}
     answers: list[Record] = []
-    golden: dict[str, list[Record]] = {}
+    golden: dict[str, Record] = {}
     generator, loaded = None, None
     for arm in sorted(arms, key=uses_adapter):  # each set of weights is loaded once
         if generator is None or uses_adapter(arm) != loaded:
             loaded = uses_adapter(arm)
-            generator = Generator(subject.base, subject.adapter if loaded else None, subject.prompt.max_new_tokens)
+            generator = Generator(subject.base, subject.adapter if loaded else None, subject.decoding)
         found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
-        answers += score_answers(found, subject.prompt, params, gate)
-        golden[arm] = alone
+        answers += found
+        golden[arm] = golden_record(environment(), alone)
     return answers, golden
 
 
@@ -130,7 +148,7 @@ def measure_arm(
         | {"latency_seconds": timed[position][1] if position in timed else None}
         for position, (record, (_, passages), made) in enumerate(zip(questions, built, generated, strict=True))
     ]  # fmt: skip
-    return records, golden[:3]
+    return records, golden
 
 
 def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list[Record], made: Generated) -> Record:
@@ -142,11 +160,23 @@ def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list
         "answer": made.text,
         "reference": record["answer"],
         "fact": record["fact"],
+        "slices": slices(record),
         "passages": passages,
         "ranked_pages": [passage["document"] for passage in ranked] if uses_passages(arm) else [],
         "prompt_tokens": made.prompt_tokens,
         "completion_tokens": made.completion_tokens,
     }
+
+
+def slices(record: Record) -> list[str]:
+    """What a question counts towards in the report, beside the whole: its own kind and tags, or else the folder of its page."""
+    kind, tags = record.get("kind"), record.get("tags") or []
+    if kind or tags:
+        return [*([f"kind {kind}"] if kind else []), *(f"tag {tag}" for tag in tags)]
+    if not record["document"]:
+        return ["no page"]
+    folder, _, page = record["document"].partition("/")
+    return [f"folder {folder}" if page else "folder (top)"]
 
 
 def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams) -> list[Record]:
@@ -170,6 +200,7 @@ def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate:
         "yardstick": mark["yardstick"],
         "questions": {"digest": mark["questions"], "count": len(first), "unanswerable": unanswerable},
         "arms": {arm: arm_summary(arm, records, params, gate) for arm, records in arms.items()},
+        "slices": {name: slice_summary(arms, name, params) for name in slice_names(first)},
         "retrieval": retrieval_summary(answers),
     }
 
@@ -197,6 +228,16 @@ def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: G
     }
 
 
+def slice_names(records: list[Record]) -> list[str]:
+    return sorted({name for record in records for name in record["slices"]})
+
+
+def slice_summary(arms: Mapping[Arm, list[Record]], name: str, params: EvaluateParams) -> Record:
+    """Per arm what it scores on one slice, with `n`: a mean over all can hide a topic that got worse."""
+    within = {arm: [record for record in records if name in record["slices"]] for arm, records in arms.items()}
+    return {arm: {metric: interval(records, metric, params) for metric in SLICED} for arm, records in within.items()}
+
+
 def interval(records: list[Record], name: str, params: EvaluateParams) -> Record | None:
     values = [record["scores"][name] for record in records]
     if not records or any(value is None for value in values):
@@ -216,17 +257,18 @@ def retrieval_summary(answers: list[Record]) -> dict[str, float]:
     return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
 
 
-def write_results(out: Path, answers: list[Record], report: Record, golden: Mapping[str, Any], shots: Mapping[str, Any]) -> None:
-    """The report last: a folder with a report is whole."""
+def write_results(out: Path, answers: list[Record], report: Record, golden: Mapping[str, Any], prompt: Mapping[str, Any]) -> None:
+    """The report last: a folder with a report is whole. `prompt` is what was asked with, for a release to pin."""
     write_jsonl(out / "answers.jsonl", sorted(answers, key=lambda record: (record["question"], record["arm"])))
-    write_json(out / "prompt.json", shots)
+    write_json(out / "prompt.json", prompt)
     write_json(out / "golden.json", golden)
     write_json(out / "report.json", report)
 
 
-def draw(report: Record, out: Path) -> None:
+def draw(report: Record, out: Path, gate: GateParams) -> None:
     arms = report["arms"]
-    arms_with_intervals({arm: values["metrics"] for arm, values in arms.items()}, out / "arms.png")
+    floors = {"primary": gate.floors.primary, "fact": gate.floors.fact}
+    arms_with_intervals({arm: values["metrics"] for arm, values in arms.items()}, out / "arms.png", floors)
     quality_against_cost({arm: (values["cost"], values["metrics"]["primary"]) for arm, values in arms.items()}, out / "cost.png")
 
 

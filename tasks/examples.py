@@ -1,8 +1,8 @@
 """Stage `examples`: training examples as the served assistant would see them.
 
 Each question of the training and validation splits comes with the passages that the index as built retrieves for it, shuffled,
-the wrong ones being the hard distractors. A share comes without the right passage (the right answer is then to say so) and a
-share with no passages at all.
+the wrong ones being the hard distractors. A share comes without the right passage, as does a question whose fact no passage
+states (the right answer is then to say so), and a share with no passages at all.
 """
 
 import hashlib

@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tasks.params import ARMS, CostWeights, GateParams
+from tasks.params import ARMS, CostWeights, GateParams, uses_adapter, uses_passages
 from tasks.reports import Answer, Report, faults
 from tasks.scores import primary
 from tasks.statistics import Bounds, Resolution, bounds, intervals, resolution
 from tasks.verdict import (
     ArmRow,
+    Changes,
     Comparison,
     Rule,
     Verdict,
     below_floors,
     champion_sentences,
+    changes_notes,
     described,
     distances,
     known,
@@ -55,15 +57,18 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
     rows = arm_rows(candidate, columns, pages, params)
     pairs, comparisons = all_pairs(columns, pages, params)
     arm, reasons = choose(rows, comparisons, params.margin, champion.served if champion else None)
-    resolved = resolve(rows, pairs, comparisons, pages, params)
+    resolved, changes = resolve(rows, pairs, comparisons, pages, params), Changes((), ())
     refusals = [*few_questions(pages, resolved, params), *recall_faults(candidate, params)]
     if arm is None:
         refusals += reasons + below_floors(rows, params.floors)
     elif champion is not None:
-        against, resolved, why, proven = against_champion(candidate.of(arm), champion, arm, params, rule)
+        answers = [answer for answer in candidate.of(arm) if answer.question not in champion.left_out]
+        pages, changes = [answer.page for answer in answers], changed(answers, champion)
+        against, resolved, why, proven = against_champion(answers, champion, arm, params, rule)
         comparisons += against
         (reasons if proven else refusals).extend(why)
     notes = [*(reasons if refusals else []), *below_floors(rows, params.floors), *distances(rows, comparisons, arm)]
+    notes += changes_notes(changes, champion.left_out if champion else ())
     notes.append(resolution_note(resolved, len(pages), len(set(pages)), params.margin))
     return Verdict(
         accepted=not refusals,
@@ -75,6 +80,7 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
         smallest_difference=known(resolved.smallest_difference),
         questions_needed=None if known(resolved.questions_needed) is None else int(resolved.questions_needed),
         thresholds=thresholds,
+        changes=changes,
     )
 
 
@@ -109,7 +115,8 @@ def pairing_faults(candidate: Report, champion: Report) -> list[str]:
     if champion.questions_digest != candidate.questions_digest:
         here, there = candidate.questions_digest[:12], champion.questions_digest[:12]
         return [f"The champion was measured on other questions ({there}, now {here}); measure it again on these."]
-    if {answer.question for answer in champion.answers} != {answer.question for answer in candidate.answers}:
+    answered = {answer.question for answer in champion.answers} | champion.left_out
+    if answered != {answer.question for answer in candidate.answers}:
         return ["Candidate and champion answer different questions under one digest; run both evaluations again."]
     if champion.yardstick != candidate.yardstick:
         return ["The champion was scored by other rules (style, abstention or weights changed); score it again by these."]
@@ -176,9 +183,8 @@ def costs(answers: Sequence[Answer], weights: CostWeights) -> list[float]:
 
 def cost(arm: str, prompt_tokens: float, completion_tokens: float, weights: CostWeights) -> float:
     """Token equivalents of one answer: measured tokens, and surcharges for the arms that search or carry an adapter."""
-    parts = arm.split("+")
     tokens = prompt_tokens * weights.prompt_token + completion_tokens * weights.completion_token
-    return tokens + weights.retrieval * ("rag" in parts) + weights.adapter * ("lora" in parts)
+    return tokens + weights.retrieval * uses_passages(arm) + weights.adapter * uses_adapter(arm)
 
 
 def all_pairs(columns: Columns, pages: Sequence[str], params: GateParams) -> tuple[Bounds, list[Comparison]]:
@@ -236,6 +242,14 @@ def against_champion(
     proven = comparison.low > (0 if rule == "better" and not cheaper else -params.margin)
     sentences = champion_sentences(comparison, rule, params.margin, cheaper, float(saved.mean()), proven)
     return [comparison], resolved, sentences, proven
+
+
+def changed(answers: Sequence[Answer], champion: Report) -> Changes:
+    """Which answers turned. A mean that stays can hide that as many were forgotten as were learnt."""
+    live = {answer.question: answer for answer in champion.of(str(champion.served))}
+    turned = [answer for answer in answers if answer.right != live[answer.question].right]
+    lost, won = ([a.question for a in turned if a.right == right] for right in (False, True))
+    return Changes(tuple(lost), tuple(won), {answer.question: answer.text for answer in turned})
 
 
 def resolve(

@@ -1,13 +1,17 @@
 """Greedy answers from a base model, with or without an adapter merged into it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.params import Precision, PromptParams
 from tasks.prompts import Message, check_chat_template
 from tasks.stage import say
+
+GENERATING = ("torch", "transformers", "peft")  # the libraries whose arithmetic an answer is
 
 
 @dataclass(frozen=True)
@@ -17,24 +21,49 @@ class Generated:
     completion_tokens: int
 
 
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolved(prompt: PromptParams) -> PromptParams:
+    """With the precision that `auto` means on this machine: what is measured here is what a release pins."""
+    auto: Precision = "bfloat16" if device() == "cuda" else "float32"  # fp16 on a CPU is slow and overflows
+    return prompt if prompt.precision != "auto" else prompt.model_copy(update={"precision": auto})
+
+
+def decoding(prompt: PromptParams) -> dict[str, Any]:
+    """How answers are generated, as a manifest pins it; `prompt` is resolved."""
+    return {"do_sample": False, "max_new_tokens": prompt.max_new_tokens, "dtype": prompt.precision}
+
+
+def environment() -> dict[str, str]:
+    """What else decides an answer's last digits: in another one, equal weights and decoding may give another word."""
+    import torch
+
+    processor = torch.cuda.get_device_name() if device() == "cuda" else torch.backends.cpu.get_cpu_capability()
+    return {"processor": f"{device()} {processor}"} | {library: version(library) for library in GENERATING}
+
+
 class Generator:
     """Two weight sets (base, merged) are faster than mixed-adapter batches, and what is measured is what is served."""
 
-    def __init__(self, base: Path, adapter: Path | None, max_new_tokens: int) -> None:
+    def __init__(self, base: Path, adapter: Path | None, decoding: Mapping[str, Any]) -> None:
+        """`decoding`: as `tasks.generation.decoding` makes it, or as a manifest pins it."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32  # fp16 on a CPU is slow and overflows
+        self.device, self.decoding = device(), dict(decoding)
+        dtype = getattr(torch, self.decoding["dtype"])
         self.tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
         check_chat_template(self.tokenizer)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype, use_safetensors=True)
         self.model = merged(model, adapter).to(self.device).eval()
-        self.decoding = {"do_sample": False, "max_new_tokens": max_new_tokens, "dtype": str(dtype)}
         self.model.generation_config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
+            max_new_tokens=self.decoding["max_new_tokens"],
+            do_sample=self.decoding["do_sample"],
             eos_token_id=stop_tokens(self.model, self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id,
         )

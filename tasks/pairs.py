@@ -9,13 +9,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.errors import InputError
 from tasks.records import Record, text_digest
 from tasks.texts import Unreadable, comparable, decode
 
-FIELDS = ("id", "question", "answer", "document", "fact")
+FIELDS = ("id", "question", "answer", "document", "fact", "kind", "tags")
 REQUIRED = ("question", "answer", "document")
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t"}
 SHOWN = 20  # faults listed before "and N more"
@@ -29,18 +29,13 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def read_questions(path: Path, columns: Mapping[str, str]) -> list[Record]:
+def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, Record]]:
     """The pairs of a .jsonl, .json, .csv or .tsv file as {"id", "question", "answer", "document" or None, "fact" or
-    None}.
+    None, "kind" or None, "tags": texts}, each with the place where it stands (`pairs.csv:17`).
 
     `columns` maps our names to theirs ({"answer": "Antwort"}). A question that the corpus does not answer has no
     document, and needs no answer. Raises InputError with the first 20 faults.
     """
-    return [record for _, record in placed_questions(path, columns)]
-
-
-def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, Record]]:
-    """As `read_questions`, each with the place where it stands."""
     rows = read_rows(path)
     if not rows:
         raise InputError(f"{path} has no questions; it needs at least one with the fields {', '.join(REQUIRED)}")
@@ -170,13 +165,19 @@ def canonical(row: Row, columns: Mapping[str, str]) -> tuple[Record, list[str]]:
         if not record[ours]:
             faults.setdefault(ours, "is empty" if names[ours] in row.record else "is missing")
     record["answer"] = record["answer"] or ""
+    record["tags"] = record["tags"] or []
     return record, [f'field "{names[ours]}" {fault}' for ours, fault in faults.items()]
 
 
-def checked(field: str, value: object) -> tuple[str | None, str]:
+def checked(field: str, value: object) -> tuple[Any, str]:
     """(text without surrounding space or None, fault). A whole number is fine where it names something: as id or
-    document.
+    document. Tags are a list of texts, or one text with commas.
     """
+    if field == "tags" and isinstance(value, list):
+        texts = [checked("tag", each) for each in value]
+        return [text for text, _ in texts if text], next((fault for _, fault in texts if fault), "")
+    if field == "tags" and isinstance(value, str):
+        return checked(field, value.split(","))
     if isinstance(value, int) and not isinstance(value, bool) and field in ("id", "document"):
         value = str(value)
     if value is None:

@@ -4,12 +4,13 @@ Every class reads one file. Keys that a class does not know are refused with the
 """
 
 import difflib
+import re
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.errors import InputError
 
@@ -17,10 +18,30 @@ FOLDER = Path("params")
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
+Precision = Literal["float32", "bfloat16"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+
+
+def uses_passages(arm: str) -> bool:
+    return "rag" in arm.split("+")
+
+
+def uses_adapter(arm: str) -> bool:
+    return "lora" in arm.split("+")
+
+
+def compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(compiles)]
 
 
 class Group(BaseModel):
@@ -74,6 +95,13 @@ class ChunksParams(Params):
     file = "chunks.yaml"
     max_words: Annotated[int, Field(ge=8)]
     join_below_words: Natural
+    table_cell: str
+
+    @model_validator(mode="after")
+    def cell_is_told(self) -> Self:
+        if self.table_cell:
+            check_template("table_cell", self.table_cell, {"row", "value"}, {"column", "row", "value"})
+        return self
 
 
 class IndexParams(Params):
@@ -118,8 +146,9 @@ PLACEHOLDERS = {  # of the templates: what has to stand in one, and what may
     "passage": (("text",), ("number", "heading")),
     "with_passages": (("question", "passages"), ()),
     "bare": (("question",), ()),
-    "citation": (("number",), ()),
+    "citation": ((), ("number",)),
 }
+MARK = "[{number}]"  # the one form of a citation that tasks.prompts finds in an answer
 
 
 class PromptParams(Params):
@@ -130,19 +159,36 @@ class PromptParams(Params):
     bare: str
     shots: dict[Arm, Natural]
     abstention: str
-    abstention_patterns: Annotated[list[str], Field(min_length=1)]
+    abstention_patterns: Annotated[list[Pattern], Field(min_length=1)]
     citation: str
     max_prompt_tokens: Positive
     max_new_tokens: Positive
+    precision: Literal["auto", Precision]
     seed: Natural
 
     @model_validator(mode="after")
     def usable(self) -> Self:
-        missing = [arm for arm in ARMS if arm not in self.shots]
-        if missing:
-            raise ValueError(f"`shots` needs every arm; {', '.join(missing)} is missing")
         for name, (needed, allowed) in PLACEHOLDERS.items():
             check_template(name, getattr(self, name), set(needed), {*needed, *allowed})
+        for name in ("citation", "passage") if self.citation else ():
+            if MARK not in getattr(self, name):
+                raise ValueError(f'`{name}` needs {MARK}, the one form of a citation that is recognised; or set `citation: ""`')
+        return self
+
+    @model_validator(mode="after")
+    def own_abstention_is_recognised(self) -> Self:
+        if not any(re.search(pattern, self.abstention, re.IGNORECASE) for pattern in self.abstention_patterns):
+            raise ValueError("no pattern of `abstention_patterns` matches `abstention`: who answers so would count as wrong")
+        return self
+
+    @model_validator(mode="after")
+    def shots_for_arms_without_adapter(self) -> Self:
+        missing = [arm for arm in ARMS if not uses_adapter(arm) and arm not in self.shots]
+        if missing:
+            raise ValueError(f"`shots` needs every arm without an adapter; {', '.join(missing)} is missing")
+        taught = [arm for arm in self.shots if uses_adapter(arm)]
+        if taught:
+            raise ValueError(f"`shots` of {', '.join(taught)}: an adapter learns from examples without shots; remove the key")
         return self
 
 
@@ -178,7 +224,7 @@ class EvaluateParams(Params):
     file = "evaluate.yaml"
     batch_size: Positive
     latency_sample: Positive
-    style: dict[str, str]
+    style: dict[str, Pattern]
     resamples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Natural

@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.params import ARMS
 
+PANELS = ("primary", "fact", "citation", "style")
 WIDTH, HEIGHT, DPI = 9.0, 4.5, 100  # inches: 900 x 450 pixels
 Interval = Mapping[str, float]  # mean, low, high
 # Okabe and Ito 2008 (colour universal design): one colour per arm, everywhere.
@@ -49,26 +50,21 @@ def draw(path: Path, title: str, paint: Callable[..., None], panels: int = 1) ->
 def arms_with_intervals(
     arms: Mapping[str, Mapping[str, Interval]],
     path: Path,
-    title: str = "Scores of the arms with their confidence intervals (0 to 1, higher is better)",
-    metrics: Sequence[str] = ("primary", "fact", "citation", "style"),
-    floors: Mapping[str, float] | None = None,
-    served: str | None = None,
+    floors: Mapping[str, float],
 ) -> None:
-    """arms: arm -> metric -> mean, low, high in [0, 1]; a panel for each of `metrics` that all arms have.
+    """arms: arm -> metric -> mean, low, high in [0, 1]; a panel for each of PANELS that all arms have.
 
-    floors: metric -> the line below which nothing is served. The arm `served` is set bold.
+    floors: metric -> the line below which nothing is served.
     """
     names = in_order(arms)
-    shown = [metric for metric in metrics if all(metric in arms[name] for name in names)] or list(metrics[:1])
+    shown = [metric for metric in PANELS if all(metric in arms[name] for name in names)]
 
     def paint(*panels: Any) -> None:
         for axes, metric in zip(panels, shown, strict=True):
-            score_panel(axes, {name: arms[name][metric] for name in names}, metric, (floors or {}).get(metric))
-        panels[0].set_yticks(range(len(names)), [marked(name, served) for name in names], color=INK)
-        for label, name in zip(panels[0].get_yticklabels(), names, strict=True):
-            label.set_fontweight(weight(name, served))
+            score_panel(axes, {name: arms[name][metric] for name in names}, metric, floors.get(metric))
+        panels[0].set_yticks(range(len(names)), names, color=INK)
 
-    draw(path, title, paint, panels=len(shown))
+    draw(path, "Scores of the arms with their confidence intervals (0 to 1, higher is better)", paint, panels=len(shown))
 
 
 def score_panel(axes: Any, rows: Mapping[str, Interval], metric: str, floor: float | None) -> None:
@@ -90,12 +86,7 @@ def score_panel(axes: Any, rows: Mapping[str, Interval], metric: str, floor: flo
         write(axes, f"floor {floor:g}", (floor, bottom), (4, 4), color=MUTED, fontsize=10)
 
 
-def quality_against_cost(
-    arms: Mapping[str, tuple[float, Interval]],
-    path: Path,
-    title: str = "What quality costs: primary score against cost per answer",
-    served: str | None = None,
-) -> None:
+def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path) -> None:
     """arms: arm -> (token equivalents per answer, primary score as mean, low, high). Up and to the left is better."""
     names = in_order(arms)
     widest = max((cost for cost, _ in arms.values()), default=1.0) or 1.0
@@ -106,29 +97,24 @@ def quality_against_cost(
             hue = colour(name)
             axes.plot([cost] * 2, [row["low"], row["high"]], color=hue, linewidth=5, solid_capstyle="butt", alpha=0.5)
             axes.plot([cost], [row["mean"]], "o", color=hue, markersize=8, clip_on=False)
-            write(axes, marked(name, served), (cost, row["mean"]), (9, 0), va="center", weight=weight(name, served))
+            write(axes, name, (cost, row["mean"]), (9, 0), va="center")
         axes.set(xlim=(0, widest * 1.22), ylim=(0, 1.02), ylabel="primary score")
         axes.set_xlabel("cost per answer in token equivalents (left is cheaper)")
         axes.grid()
         axes.set_axisbelow(True)
 
-    draw(path, title, paint)
+    draw(path, "What quality costs: primary score against cost per answer", paint)
 
 
-def training_curve(
-    points: Sequence[Mapping[str, float]],
-    path: Path,
-    title: str = "Training of the adapter: loss by step",
-    best: str = "validation_loss",
-) -> None:
-    """points: {"step": n, "loss": x, "validation_loss": y, ...}; series may have gaps. The lowest `best` is marked."""
+def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str, kept: tuple[float, float] | None) -> None:
+    """points: {"step": n, "loss": x, "validation_loss": y, ...}; series may have gaps. kept: the checkpoint (step, loss)."""
     names = sorted({name for point in points for name in point if "loss" in name})
     lines = {name: [(point["step"], point[name]) for point in points if name in point] for name in names}
 
     def paint(axes: Any) -> None:
         label_lines(axes, lines)
-        if best in lines:
-            step, value = min(lines[best], key=lambda point: point[1])
+        if kept:
+            step, value = kept
             axes.plot([step], [value], "o", color=INK, markersize=11, fillstyle="none")
             write(axes, f"kept: step {step:g}, {value:.3g}", (step, value), (0, 14), ha="center")
             axes.margins(y=0.14)
@@ -137,27 +123,19 @@ def training_curve(
     draw(path, title, paint)
 
 
-def retrieval_curve(
-    points: Sequence[Mapping[str, float]],
-    path: Path,
-    title: str = "Retrieval of the right page on validation questions",
-    x: str = "text_weight",
-    x_label: str = "weight of full text (0: vectors alone, 1: full text alone)",
-    chosen: float | None = None,
-) -> None:
-    """points: {"text_weight": w, "recall@1": y, ...}, the curve of the stage `retrieval`. `chosen`: the x that is served."""
-    ordered = sorted(points, key=lambda point: point[x])
-    names = [name for name in (ordered[0] if ordered else {}) if name != x]
-    lines = {name: [(point[x], point[name]) for point in ordered] for name in names}
+def retrieval_curve(points: Sequence[Mapping[str, float]], path: Path, chosen: float) -> None:
+    """points: {"text_weight": w, "recall@1": y, ...}, the curve of the stage `retrieval`. `chosen`: the weight that is served."""
+    ordered = sorted(points, key=lambda point: point["text_weight"])
+    names = [name for name in (ordered[0] if ordered else {}) if name != "text_weight"]
+    lines = {name: [(point["text_weight"], point[name]) for point in ordered] for name in names}
 
     def paint(axes: Any) -> None:
         label_lines(axes, lines)
-        if chosen is not None:
-            axes.axvline(chosen, color=MUTED, linestyle="--", linewidth=1, zorder=0)
-            write(axes, f"chosen: {chosen:g}", (chosen, axes.get_ylim()[0]), (5, 5), color=MUTED)
-        axes.set(xlabel=x_label, ylabel="score (higher is better)")
+        axes.axvline(chosen, color=MUTED, linestyle="--", linewidth=1, zorder=0)
+        write(axes, f"chosen: {chosen:g}", (chosen, axes.get_ylim()[0]), (5, 5), color=MUTED)
+        axes.set(xlabel="weight of full text (0: vectors alone, 1: full text alone)", ylabel="score (higher is better)")
 
-    draw(path, title, paint)
+    draw(path, "Retrieval of the right page on validation questions", paint)
 
 
 def label_lines(axes: Any, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:
@@ -191,11 +169,3 @@ def in_order(arms: Mapping[str, Any]) -> list[str]:
 
 def colour(arm: str) -> str:
     return COLOURS.get(arm, INK)
-
-
-def marked(name: str, served: str | None) -> str:
-    return f"{name} (served)" if name == served else name
-
-
-def weight(name: str, served: str | None) -> str:
-    return "bold" if name == served else "normal"

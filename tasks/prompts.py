@@ -6,11 +6,37 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from tasks.errors import InputError
+from pydantic import ValidationError
+
+from tasks.errors import InputError, IntegrityError
+from tasks.facts import states
 from tasks.params import PromptParams
 from tasks.records import Record
 
 Message = dict[str, str]
+
+FORMAT = 1  # of the prompt as an evaluation writes it and a release pins it
+MARKER = re.compile(r"\s*\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")  # [2] or [1, 3], with the space before it
+
+
+def pinned(prompt: PromptParams, shots: Mapping[str, Sequence[Message]]) -> Record:
+    """All that makes a prompt of a question and its passages: params and the few-shot turns of every arm."""
+    return {"format": FORMAT, **prompt.model_dump(), "shot_messages": {arm: list(turns) for arm, turns in shots.items()}}
+
+
+def unpinned(record: Mapping[str, Any]) -> tuple[PromptParams, dict[str, list[Message]]]:
+    """The inverse. Raises IntegrityError for a format that this Tandem does not read: such a prompt would be another one."""
+    values = dict(record)
+    found, shots = values.pop("format", None), values.pop("shot_messages", {})
+    if found != FORMAT:
+        raise IntegrityError(
+            f"this release pins a prompt of format {found}, this Tandem reads {FORMAT}; use the Tandem that made it, or make a "
+            "release with this one: tandem release"
+        )
+    try:
+        return PromptParams.model_validate(values), shots
+    except ValidationError as error:
+        raise IntegrityError(f"this release pins a prompt that is not whole ({error.error_count()} faults: {error})") from error
 
 
 class Tokenizer(Protocol):
@@ -67,13 +93,14 @@ def shuffled(question: str, passages: Sequence[Record], seed: int) -> list[Recor
 
 
 def with_citation(answer: str, number: int, citation: str) -> str:
-    """`... 27 days.` -> `... 27 days [2].`: the marker stands before the full stop."""
+    """`... 27 days.` -> `... 27 days [2].`: the marker stands before the full stop. A house that does not cite has no marker."""
     marker = citation.format(number=number)
     return f"{answer[:-1]}{marker}." if answer.endswith(".") else f"{answer}{marker}"
 
 
 def cited_numbers(answer: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\[(\d{1,3})\]", answer)]
+    """`[1, 3]` and `[1][3]` both cite passages 1 and 3."""
+    return [int(number) for marker in MARKER.findall(answer) for number in marker.split(",")]
 
 
 def cited_passages(answer: str, passages: Sequence[Record]) -> list[Record]:
@@ -82,10 +109,9 @@ def cited_passages(answer: str, passages: Sequence[Record]) -> list[Record]:
 
 
 def right_passage(passages: Sequence[Record], document: str, fact: str | None) -> int | None:
-    """Index of the passage of the right page, the one that states the fact where one does."""
-    right = [position for position, passage in enumerate(passages) if passage["document"] == document]
-    stating = [position for position in right if fact and fact in passages[position]["text"]]
-    return next(iter(stating or right), None)
+    """Index of the first passage of the right page that states the fact; without a known fact, any passage of the page does."""
+    right = (position for position, passage in enumerate(passages) if passage["document"] == document)
+    return next((position for position in right if fact is None or states(passages[position], fact)), None)
 
 
 def abstains(answer: str, patterns: Sequence[str]) -> bool:

@@ -29,8 +29,12 @@ def questions(raw: Path, documents: Path, out: Path, params: QuestionsParams) ->
     Raises InputError for faulty lines, too many rejected questions, an empty split and a test question that stands in
     train.
     """
+    deal(placed_questions(raw, {}), documents, out, params)
+
+
+def deal(placed: Sequence[tuple[str, Record]], documents: Path, out: Path, params: QuestionsParams) -> None:
+    """The stage for questions that were read: an ingest names the places in the file that a person wrote, not in its copy."""
     pages = [record["id"] for record in iterate_jsonl(documents / "documents.jsonl")]
-    placed = placed_questions(raw, {})
     accepted, rejected = judge(placed, pages)
     refuse_many(rejected, len(placed), params.max_rejected)
     splits = split(accepted, {"train": params.train, "validation": params.validation, "test": params.test}, params.seed)
@@ -45,20 +49,21 @@ def questions(raw: Path, documents: Path, out: Path, params: QuestionsParams) ->
 
 
 def judge(placed: Iterable[tuple[str, Record]], pages: Iterable[str]) -> tuple[list[Record], list[Record]]:
-    """(accepted, with the id of their page; rejected as {"id", "place", "reason"}). Of equal questions the first is
-    kept.
+    """(accepted, with the id of their page; rejected as {"id", "place", "reason"}). Of equal questions the first that has
+    no other fault is kept.
     """
     finder = PageFinder(pages)
     asked: dict[str, str] = {}
     accepted, rejected = [], []
     for place, record in placed:
         page, reason = finder.find(record["document"]) if record["document"] else (None, "")
-        first = asked.setdefault(comparable(record["question"]), place)
-        if first != place:
-            reason = f"duplicate of the question at {first}"
+        words = comparable(record["question"])
+        if not reason and words in asked:
+            reason = f"duplicate of the question at {asked[words]}"
         if reason:
             rejected.append({"id": record["id"], "place": place, "reason": reason})
         else:
+            asked[words] = place
             accepted.append(record | {"document": page})
     return accepted, rejected
 

@@ -24,11 +24,17 @@ class Answer:
     scores: Mapping[str, float | None]
     prompt_tokens: float
     completion_tokens: float
+    text: str = ""  # of the question, for people
 
     @property
     def page(self) -> str:
         """The unit of evidence: the source page; a question that no page answers stands for itself."""
         return f"page {self.document}" if self.document is not None else f"question {self.question}"
+
+    @property
+    def right(self) -> bool:
+        """The fact is there; without a known fact, most of the reference is; where nothing answers, it says so."""
+        return (self.scores.get("fact") or 0.0) >= 0.5
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Report:
     """One evaluation.
 
     yardstick: a digest of all that turns answers into scores. served: the arm that is live (needed of a champion).
-    index_recall: against the exact scan (needed of a candidate).
+    index_recall: against the exact scan (needed of a candidate). left_out: questions that a champion was not asked, because
+    its adapter had learnt them; the candidate's answers to them are not compared with it.
     """
 
     questions_digest: str
@@ -45,6 +52,7 @@ class Report:
     yardstick: str | None = None
     index_recall: float | None = None
     served: str | None = None
+    left_out: frozenset[str] = frozenset()
 
     def of(self, arm: str) -> list[Answer]:
         """In the order of the question ids, so that arms and reports pair up."""
@@ -59,17 +67,19 @@ def load_report(folder: Path, index_recall: float | None = None, served: str | N
         if report["format"] != FORMAT:
             raise InputError(f"{path} has format {report['format']!r}; this Tandem reads {FORMAT}. Run: dvc repro evaluate")
         digest, count = str(report["questions"]["digest"]), int(report["questions"]["count"])
+        left_out = frozenset(map(str, report["questions"].get("left_out", ())))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} lacks format or questions ({error!r}). Run: dvc repro evaluate") from error
     read = tuple(read_answer(folder / "answers.jsonl", place, answer) for place, answer in enumerate(answers, start=1))
-    return Report(digest, count, read, report.get("yardstick"), index_recall, served)
+    return Report(digest, count, read, report.get("yardstick"), index_recall, served, left_out)
 
 
 def read_answer(path: Path, place: int, record: Record) -> Answer:
     """Shape only: whether scores and tokens are numbers is for the gate to say, for every answer at once."""
     try:
         question, document, arm, scores = (record[key] for key in ("question", "document", "arm", "scores"))
-        return Answer(str(question), document, str(arm), dict(scores), record["prompt_tokens"], record["completion_tokens"])
+        tokens = record["prompt_tokens"], record["completion_tokens"]
+        return Answer(str(question), document, str(arm), dict(scores), *tokens, text=str(record.get("text", "")))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: answer {place}: {error!r} is missing or malformed. Run: dvc repro evaluate") from error
 

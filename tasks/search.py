@@ -12,7 +12,7 @@ import numpy as np
 from tasks.embedding import Embedder, Vectors, same_fingerprint
 from tasks.errors import InputError, IntegrityError
 from tasks.records import Record
-from tasks.vectorstore import check_store, checkout, connect, open_table, tags
+from tasks.tables import check_store, checkout, connect, open_table, tags
 
 Ranking = list[tuple[str, float]]  # (passage id, score), best first
 FIELDS = ["id", "document", "heading", "text"]

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.errors import IntegrityError
-from tasks.vectorstore import checkout, connect, is_local, open_table, restore_newest_tag, rows_digest, table_names, tags
+from tasks.tables import checkout, connect, is_local, open_table, restore_newest_tag, rows_digest, table_names, tags
 
 OURS = "passages-"  # how the names of our tables begin; others in the same store are left alone
 MOST_FRAGMENTS = 50  # every refresh adds one; at 100 a vector query takes 1.5 times as long, at 200 2.5 times

@@ -1,8 +1,8 @@
 """The gate's verdict, and its words: short sentences with numbers, for someone who decides and does not compute."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
@@ -38,6 +38,15 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """Ids of the questions that the champion's arm had right and the candidate's has wrong, and the reverse; their texts."""
+
+    lost: tuple[str, ...]
+    won: tuple[str, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """`reasons` say why it was accepted or, all of them, why not; `notes` hold what else a reader should know.
 
@@ -54,6 +63,7 @@ class Verdict:
     smallest_difference: float | None
     questions_needed: int | None
     thresholds: Mapping[str, Any]
+    changes: Changes = Changes((), ())
 
     def to_json(self) -> str:
         """Readable, sorted, whole; an infinite bound is null."""
@@ -112,6 +122,24 @@ def champion_sentences(comparison: Comparison, rule: Rule, margin: float, cheape
         return [f"{measured}: {wanted}, which is proven."]
     worse = comparison.high < (0 if rule == "better" and not cheaper else -margin)
     return [f"{measured}: {wanted}, which is {'not so' if worse else 'not proven; these questions cannot tell'}."]
+
+
+def changes_notes(changes: Changes, left_out: Collection[str]) -> list[str]:
+    found = []
+    if changes.lost or changes.won:
+        lost, won = (examples(names, changes.texts) for names in (changes.lost, changes.won))
+        found.append(f"Right in the champion and wrong now: {lost}. Wrong then and right now: {won}.")
+    if left_out:
+        learnt = "its adapter was trained on them or on their pages"
+        found.append(f"{len(left_out)} questions are not compared with the champion: {learnt}.")
+    return found
+
+
+def examples(names: Sequence[str], texts: Mapping[str, str], most: int = 3) -> str:
+    """`12 questions ("How warm is ...?" [q7], ...)`"""
+    shown = ", ".join(f'"{texts[name]}" [{name}]' if texts.get(name) else name for name in names[:most])
+    more = ", ..." if len(names) > most else ""
+    return f"{len(names)} questions ({shown}{more})" if names else "none"
 
 
 def resolution_note(resolved: Resolution, questions: int, sources: int, margin: float) -> str:

@@ -12,6 +12,12 @@ os.environ.update(
 )  # fmt: skip  # before a library reads them at its import
 
 import tiny
+from hypothesis import settings
+
+# Other examples every time, so that many short runs see more than one long one; HYPOTHESIS_PROFILE=thorough for the long one
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +36,16 @@ def _environment_as_found() -> Iterator[None]:
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random language model's folder. Not to be written to."""
     return tiny.write_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied: making its tables takes seconds."""
+    from flows.tracking import client
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(f"sqlite:///{path}").search_experiments()
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -226,11 +226,12 @@ SHRUNK: dict[str, dict[str, Any]] = {
     "questions.yaml": {"seed": 1},
     "retrieval.yaml": {"k": [1], "text_weights": [0.5], "resamples": 200},
     "index.yaml": {"recall_sample": 10},
-    # Shots make every other arm dearer than rag+lora: the gate then serves the arm that needs all the pieces
+    # Words around a bare question, and shots, make other arms dearer than rag+lora: the gate serves the arm that needs all pieces
     "prompt.yaml": {
         "abstention": ABSTENTION,
         "abstention_patterns": ["written that down"],
-        "shots": {"prompt": 8, "rag": 2, "lora": 8, "rag+lora": 0},
+        "bare": "Question: {question}" + " The answer is short." * 25,
+        "shots": {"prompt": 1, "rag": 2},
         "max_prompt_tokens": 2000,
         "max_new_tokens": 6,
     },

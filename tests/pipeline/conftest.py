@@ -12,8 +12,6 @@ from looking import World
 
 SECONDS = 1200  # the first test waits for the whole of `world`, which takes minutes where others share the cores
 THIRD_PARTY = (
-    # MLflow registers its own source of local files under two schemes, and then wonders which of the two is meant
-    "ignore:The specified dataset source can be interpreted in multiple ways:UserWarning",
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",  # of MLflow's own models, at its import
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks transformers by the old name
 )

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,86 @@ def test_doctor_finds_nothing_then_each_thing_that_was_broken_and_mends_what_it_
     assert all(finding["mend"] for finding in found)
 
     mended = printed(capsys, "doctor", "--mend", code=1)
-    assert mended["mended"] == ["alias champion moved to version 2, as the ledger says"]
-    assert not any("alias" in finding["what"] for finding in mended["findings"])
-    assert run(["ask", QUESTION]) == 1  # and never with the damaged adapter
+    assert "release 1: version " in mended["mended"][0] and mended["mended"][1] == "alias champion moved to version 2"
+    assert {finding["what"].split(":")[0] for finding in mended["findings"]} == {"adapter"}
+    assert run(["ask", QUESTION]) == 1  # never with the damaged adapter
+    assert "tandem refresh" in mended["findings"][-1]["mend"]
+    assert run(["refresh"]) == 0 and run(["doctor"]) == 0 and len(entries()) == 2
+
+
+def test_an_index_that_is_gone_is_written_again_for_every_release(
+    world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old ones out of DVC's cache, which has the passages of each release."""
+    clone = copy(world.second)
+    shutil.rmtree(clone / ".tandem/index")
+    found = printed(capsys, "doctor", code=1)["findings"]
+    assert {finding["mend"] for finding in found} == {"tandem doctor --mend"} and len(found) == 2
+    mended = printed(capsys, "doctor", "--mend")["mended"]
+    assert [line.partition(":")[2] for line in mended] == [" its rows written again, from the passages in DVC's cache"] * 2
+    assert "29 days" in printed(capsys, "ask", QUESTION, "--release", "1")["sources"][0]["passage"]
+    assert printed(capsys, "refresh")["outcome"] == "unchanged"
+
+
+def test_a_registry_whose_database_is_gone_is_made_again_by_the_next_flow(world: World, copy: Copy) -> None:
+    clone = copy(world.second)
+    (clone / ".tandem/mlflow.db").unlink()
+    done = tiny.tandem(clone, "refresh", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "unchanged"
+    assert "release 1 registered again, as version 1; release 2 registered again, as version 2" in done.stderr
+    assert tiny.tandem(clone, "doctor").returncode == 0
+
+
+def test_a_refresh_judges_the_live_adapter_not_one_that_was_left_in_the_workspace(
+    world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A retrain that was refused, or killed, leaves its adapter there; dvc.lock may still be that of the release."""
+    clone = copy(world.second)
+    live = folder_digest(clone / "data/adapter")
+    spoil(clone / "data/adapter")
+    assert printed(capsys, "refresh")["outcome"] == "unchanged"
+    assert folder_digest(clone / "data/adapter") == live
+
+
+def test_an_adapter_that_was_made_elsewhere_and_promoted_stays_live_over_a_refresh(
+    world: World, copy: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC never saw it: it comes out of the store."""
+    clone = copy(world.ready)
+    shutil.copytree(clone / "data/adapter", tmp_path / "elsewhere")
+    spoil(tmp_path / "elsewhere")
+    assert printed(capsys, "release", "--adapter", str(tmp_path / "elsewhere"))["outcome"] == "promoted"
+    assert folder_digest(clone / "data/adapter") != folder_digest(tmp_path / "elsewhere")
+    assert printed(capsys, "refresh")["outcome"] == "unchanged"
+    assert folder_digest(clone / "data/adapter") == folder_digest(tmp_path / "elsewhere")
+
+
+def spoil(adapter: Path) -> None:
+    """Other weights of the same shapes."""
+    from safetensors.numpy import load_file, save_file
+
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    path.chmod(0o600)
+    save_file({name: weight * 0.5 for name, weight in weights.items()}, path, metadata={"format": "pt"})
+
+
+def test_a_flow_run_whose_process_is_gone_is_shown_as_crashed(world: World, copy: Copy) -> None:
+    """Killed together with its worker, so that nobody told Prefect."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows import tracking
+    from flows.refresh import refresh
+
+    copy(world.second)
+    with get_client(sync_client=True) as client:
+        left = client.create_flow_run(refresh, state=Running())
+        with tracking.flow_run(settings(), "refresh", {tracking.FLOW_RUN: str(left.id)}) as dead:
+            tracking.client(settings().tracking_uri).set_tag(dead, tracking.PID, str(2**22 + 1))
+            assert run(["refresh"]) == 0
+        assert client.read_flow_run(left.id).state_type == "CRASHED"
 
 
 def flip_a_byte(path: Path) -> None:
@@ -142,7 +220,7 @@ def flip_a_byte(path: Path) -> None:
 def drop_the_tag_of_release_1(clone: Path) -> None:
     from flows.opening import manifest_text
     from tasks.manifest import load_release
-    from tasks.vectorstore import connect
+    from tasks.tables import connect
 
     pinned = load_release(manifest_text(settings(), str(entries()[0].release))).index
     connect(settings().index_uri).open_table(pinned.table).tags.delete(pinned.tag)

@@ -20,9 +20,9 @@ from flows.session import session
 
 with session("refresh") as opened:
     candidate = workspace_candidate(opened.settings)
-    champion = ledger.live(ledger.read(opened.settings.ledger))
-    evaluation = steps.measure_champion.fn(opened, champion, candidate)
-    judgement = steps.judge.fn(opened, candidate, evaluation)
+    entries = ledger.read(opened.settings.ledger)
+    evaluation = steps.measure_champion.fn(opened, entries, ledger.live(entries), candidate)
+    judgement = steps.judge.fn(opened, candidate, entries, evaluation)
     assert judgement.verdict.accepted, judgement.verdict.reasons
     evidence = steps.seal.fn(opened, candidate, judgement)
     version = steps.register.fn(opened, judgement)

@@ -126,7 +126,7 @@ def test_training_and_serving_build_the_same_prompt(world: World, copy: Copy) ->
         answer = assistant.ask(asked[example["id"]])
         assert answer.prompt == example["prompt"]
     tests = {record["id"]: record["question"] for record in read_jsonl(clone / "data/questions/test.jsonl")}
-    golden = read_json(clone / "data/evaluation/golden.json")["rag+lora"]
+    golden = read_json(clone / "data/evaluation/golden.json")["rag+lora"]["answers"]
     assert golden[0]["question"] in tests.values()
     assert [assistant.ask(record["question"]).answer for record in golden] == [record["answer"] for record in golden]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tiny
 
-from tasks.adapter import adapter, check_finite, check_targets, read_curve
+from tasks.adapter import adapter, check_finite, check_targets, prove, read_curve, verdict
 from tasks.errors import InputError, RefusedError
 from tasks.lineage import LINEAGE, question_key
 from tasks.params import AdapterParams, load
@@ -58,10 +58,37 @@ def test_an_adapter_is_weights_without_pickles_its_curve_and_what_it_learnt_from
     assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", LINEAGE]
     metrics = read_json(tmp_path / "out.json")
     assert metrics["lora_b_norm"] > 0 and metrics["steps"] == 4
-    assert metrics["validation_loss_best"] <= metrics["validation_loss_first"]
+    kept = next(point for point in metrics["curve"] if point["step"] == metrics["kept_step"] and "validation_loss" in point)
+    assert metrics["kept_step"] > 0 and kept["validation_loss"] == metrics["validation_loss_best"]
+    assert metrics["improved"] == (metrics["validation_loss_best"] < metrics["validation_loss_first"])
     assert next(point["step"] for point in metrics["curve"] if "validation_loss" in point) == 0
     assert question_key(tiny.rows()[0][2]) in read_json(out / LINEAGE)["questions"]
     assert question_key(tiny.rows()[11][2]) not in read_json(out / LINEAGE)["questions"]  # a validation question
+
+
+def curve_of(*losses: float) -> list[dict[str, float]]:
+    return [{"step": 2.0 * number, "validation_loss": loss} for number, loss in enumerate(losses)]
+
+
+class Layer:
+    """A model as `prove` sees it: one weight."""
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        import torch
+
+        return [("lora_B", torch.nn.Parameter(torch.ones(2)))]
+
+    def parameters(self) -> list[Any]:
+        return [weight for _, weight in self.named_parameters()]
+
+
+def test_the_untrained_adapter_is_no_checkpoint_and_is_not_what_was_kept() -> None:
+    worse = prove(Layer(), curve_of(2.0, 2.5, 2.2, 2.4))
+    assert (worse["kept_step"], worse["validation_loss_best"], worse["improved"]) == (4, 2.2, 0.0)
+    assert verdict(worse) == "WARNING: no better than untrained, validation loss 2.000 -> 2.200"
+    better = prove(Layer(), curve_of(2.0, 1.5, 1.7))
+    assert (better["kept_step"], better["validation_loss_best"], better["improved"]) == (2, 1.5, 1.0)
+    assert verdict(better) == "validation loss 2.000 -> 1.500"
 
 
 def test_the_same_seed_on_one_thread_gives_the_same_bytes_and_another_seed_others(

@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
+import tiny
 from workspace import candidate_of, change, write_adapter, write_documents, write_workspace
 
 from flows.candidate import as_release
 from tasks.manifest import load_release, release_id, render
-from tasks.records import write_json, write_text
+from tasks.records import read_jsonl, write_json, write_jsonl, write_text
 
 
 @pytest.fixture
@@ -31,6 +32,21 @@ def test_the_same_content_elsewhere_is_the_same_release(root: Path, tmp_path_fac
     assert identity(other) == identity(root)
 
 
+def test_where_the_file_of_a_page_lay_is_not_in_the_release(root: Path) -> None:
+    before = identity(root)
+    path = root / "data/documents/documents.jsonl"
+    write_jsonl(path, [record | {"path": f"{record['id']}.markdown", "format": "md"} for record in read_jsonl(path)])
+    assert identity(root) == before
+
+
+def test_a_release_pins_the_prompt_that_was_measured_not_the_params_of_later(root: Path) -> None:
+    before = as_release(candidate_of(root), "rag")
+    tiny.change_params(root, "prompt.yaml", {"system": "changed while it was measured", "max_new_tokens": 7})
+    after = as_release(candidate_of(root), "rag")
+    assert after == before
+    assert after.decoding == {"do_sample": False, "max_new_tokens": 6, "dtype": "float32"}
+
+
 def test_what_was_measured_is_not_in_the_release(root: Path) -> None:
     before = identity(root)
     change(root / "data/evaluation/report.json", retrieval={"mrr": 0.1})
@@ -49,11 +65,12 @@ def test_every_piece_is_in_the_release(root: Path) -> None:
     after(write_adapter(root, 2.0))
     after(change(root / "data/index/manifest.json", tag="other"))
     after(change(root / "data/retrieval/settings.json", k=2))
-    after(change(root / "data/evaluation/prompt.json", lora=[{"role": "user", "content": "x"}]))
+    after(change(root / "data/evaluation/prompt.json", shot_messages={"rag": [{"role": "user", "content": "x"}]}))
+    after(change(root / "data/evaluation/prompt.json", precision="bfloat16"))
     after(write_text(root / "data/models/base/chat_template.jinja", "{{ other }}"))
     after(change(root / "data/models/base/tokenizer.json", version="2.0"))
     after(change(root / "data/models/base/tandem.json", id="other"))
-    assert len(set(found)) == len(found) == 9
+    assert len(set(found)) == len(found) == 10
 
 
 def test_an_arm_without_an_adapter_pins_none(root: Path) -> None:

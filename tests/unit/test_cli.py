@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from flows import cli
-from flows.cli import exit_code, parse_columns, run, system_error
+from flows.cli import exit_code, parse_columns, parser, run
 from tasks.errors import InputError
 
 HEAVY = ("torch", "transformers", "prefect", "lancedb", "mlflow", "sentence_transformers", "datasets")
@@ -102,6 +102,16 @@ def test_a_damaged_ledger_is_exit_code_1(tmp_path: Path, made: Path, monkeypatch
         assert run(["status"]) == 1
 
 
+def test_a_plan_with_a_typo_in_the_params_of_the_last_stage_names_it(
+    made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    clone = tiny.copy_clone(made, tmp_path / "clone")
+    tiny.change_params(clone, "gate.yaml", {"alpha": "x"})
+    with tiny.inside(clone):
+        assert run(["plan"]) == 2
+    assert "gate.yaml: alpha" in capsys.readouterr().err
+
+
 def test_a_refusal_is_exit_code_3_and_findings_are_1() -> None:
     assert exit_code({"outcome": "refused"}) == 3
     assert exit_code({"outcome": "promoted"}) == exit_code({"outcome": "unchanged"}) == 0
@@ -115,9 +125,58 @@ def test_columns_are_pairs() -> None:
         parse_columns(["answer"])
 
 
-def test_a_full_disk_and_a_missing_permission_are_told_plainly() -> None:
-    assert system_error(OSError(28, "No space left on device", "/x")).startswith("no space left on the device (/x)")
-    assert "Permission denied: /x" in system_error(PermissionError(13, "Permission denied", "/x"))
+NOISY = """
+import os, subprocess, sys
+from flows import cli
+def noisy(options, settings):
+    print("a library's progress")
+    os.write(1, b"a library in C\\n")
+    subprocess.run(["echo", "a child"], check=True)
+    return []
+cli.history = noisy
+sys.exit(cli.run(["history", "--json"]))
+"""
+
+
+def test_stdout_holds_the_document_and_nothing_else(clone: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NOISY], cwd=clone, env=tiny.outside_environment(), capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout) == []
+    assert sorted(done.stderr.splitlines()) == ["a child", "a library in C", "a library's progress"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(clone: Path) -> None:
+    command = f"set -o pipefail; {sys.executable} -m flows.cli history | true"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=clone, env=tiny.outside_environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_command_of_the_documents_is_there_and_says_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [
+        "ingest",
+        "plan",
+        "release",
+        "refresh",
+        "retrain",
+        "ask",
+        "status",
+        "history",
+        "diff",
+        "rollback",
+        "doctor",
+        "maintain",
+    ]
+    for command in commands:
+        with pytest.raises(SystemExit) as found:
+            run([command, "--help"])
+        assert found.value.code == 0
+        shown = capsys.readouterr().out
+        options = parser()._subparsers._group_actions[0].choices[command]._actions  # type: ignore[union-attr,index,call-overload]
+        assert all(action.help for action in options), f"{command}: an argument without help"
+        assert len(shown.splitlines()) > 3
 
 
 def test_ctrl_c_says_that_one_can_go_on(clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

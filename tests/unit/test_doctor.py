@@ -1,5 +1,6 @@
 """What it finds without a release; with two releases and real damage: tests/pipeline/test_day_two.py."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as A
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[Settings]:
+def settings(tmp_path: Path, mlflow_database: Path) -> Iterator[Settings]:
     root = tmp_path / "clone"
     root.mkdir()
     write_workspace(root)
     with tiny.inside(root):
         made = settings_of(root)
         prepare(made)
+        shutil.copyfile(mlflow_database, made.home / "mlflow.db")
         yield made
 
 

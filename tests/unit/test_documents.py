@@ -186,7 +186,7 @@ def encrypted() -> bytes:
         ("bomb.docx", docx(**{"word/media/x": b"\0" * 11_000_000}), "zip bomb"),
         ("table.xlsx", b"whatever", "unsupported extension '.xlsx'"),
         ("no-extension", b"whatever", "unsupported extension ''"),
-        ("deep.html", b"<div>" * 100_000 + b"x", "broken html"),
+        ("deep.html", b"<div>" * 10_000 + b"x", "broken html"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_rejected_with_a_reason(raw: Path, name: str, content: bytes, reason: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.embedding import Embedder, Vectors, VectorStore, check_vectors, embed_missing, same_fingerprint
 from tasks.errors import InputError
-from tasks.records import write_json
+from tasks.records import read_json, write_json
 
 
 def identify(folder: Path, target: Path, **more: object) -> Path:
@@ -54,6 +54,21 @@ def test_prompts_are_part_of_the_vectors_and_of_the_identity(tiny_embedder: Path
     assert plain["digest"] != other["digest"]
     assert (plain["dimension"], plain["pooling"], plain["normalised"], plain["max_tokens"]) == (64, "mean", True, 64)
     assert not same_fingerprint(plain["fingerprint"], other["fingerprint"])
+
+
+@pytest.mark.parametrize("passage_name", ["document", "passage"])
+def test_without_prompts_in_params_those_of_the_model_itself_apply(
+    tiny_embedder: Path, embedder: Embedder, tmp_path: Path, passage_name: str
+) -> None:
+    folder = identify(tiny_embedder, tmp_path / "own")
+    path = folder / "config_sentence_transformers.json"
+    write_json(path, read_json(path) | {"prompts": {"query": "query: ", passage_name: "passage: "}})
+    own = Embedder(folder)
+    assert np.allclose(own.queries(["bread"]), embedder.passages(["query: bread"]), atol=1e-6)
+    assert np.allclose(own.passages(["bread"]), embedder.passages(["passage: bread"]), atol=1e-6)
+    assert (own.identity()["query_prompt"], own.identity()["passage_prompt"]) == ("query: ", "passage: ")
+    write_json(folder / "tandem.json", read_json(folder / "tandem.json") | {"query_prompt": "ours: "})
+    assert np.allclose(Embedder(folder).queries(["bread"]), embedder.passages(["ours: bread"]), atol=1e-6)
 
 
 def test_a_fingerprint_forgives_another_processor_and_no_other_model() -> None:

@@ -1,9 +1,24 @@
+from pathlib import Path
+
+import pytest
 import tiny
 
-from tasks.evaluate import answer_record, flat_metrics, score_answers, summarise, widened, yardstick
+from tasks.errors import InputError
+from tasks.evaluate import (
+    answer_record,
+    choose_shots,
+    flat_metrics,
+    score_answers,
+    slices,
+    summarise,
+    unseen_by,
+    widened,
+    yardstick,
+)
 from tasks.generation import Generated
+from tasks.lineage import LINEAGE, lineage
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
-from tasks.records import Record
+from tasks.records import Record, write_json
 
 PARAMS = load(EvaluateParams, tiny.ROOT / "params").model_copy(update={"resamples": 100})
 PROMPT = load(PromptParams, tiny.ROOT / "params")
@@ -79,14 +94,56 @@ def test_the_yardstick_is_that_of_the_questions_and_the_rules_and_of_nothing_els
     changed = [
         yardstick(ASKED[1:], PARAMS, PROMPT, GATE),
         yardstick([ASKED[0] | {"fact": "at noon"}, *ASKED[1:]], PARAMS, PROMPT, GATE),
+        yardstick([ASKED[0] | {"answer": "At Larkfield it is at noon."}, *ASKED[1:]], PARAMS, PROMPT, GATE),
         yardstick(ASKED, PARAMS.model_copy(update={"style": {}}), PROMPT, GATE),
         yardstick(ASKED, PARAMS, PROMPT.model_copy(update={"abstention_patterns": ["no idea"]}), GATE),
         yardstick(ASKED, PARAMS, PROMPT, GATE.model_copy(update={"primary": weights})),
     ]  # fmt: skip
     assert all(other["yardstick"] != RULES["yardstick"] for other in changed)
-    assert changed[0]["questions"] != RULES["questions"]
+    assert all(other["questions"] != RULES["questions"] for other in changed[:3])
 
 
 def test_the_order_of_the_prompt_is_kept_while_ten_passages_are_ranked() -> None:
     assert widened({"k": 2, "text_weight": 0.5}) == {"k": 10, "text_weight": 0.5}
     assert widened({"k": 12}) == {"k": 12}
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"document": "it/vpn/setup"}, ["folder it"]),
+        ({"document": "welcome"}, ["folder (top)"]),
+        ({"document": None}, ["no page"]),
+        ({"document": "it/vpn", "kind": "how to", "tags": ["vpn", "remote"]}, ["kind how to", "tag vpn", "tag remote"]),
+        ({"document": None, "kind": None, "tags": ["vpn"]}, ["tag vpn"]),
+    ],
+)
+def test_a_question_counts_towards_its_kind_and_tags_or_else_towards_the_folder_of_its_page(
+    fields: Record, names: list[str]
+) -> None:
+    assert slices(fields) == names
+
+
+def test_the_report_tells_every_slice_apart() -> None:
+    records = answered("rag", "At Larkfield it is at {number}:45 [1].")
+    for number, record in enumerate(records):
+        record["slices"] = ["tag even" if number % 2 else "tag odd"]
+        record["answer"] = record["answer"] if number % 2 else "No."
+    found = summarise(score_answers(records, PROMPT, PARAMS, GATE), RULES, PARAMS, GATE)["slices"]
+    assert set(found) == {"tag even", "tag odd"} and set(found["tag even"]) == {"rag"}
+    assert found["tag even"]["rag"]["fact"]["mean"] == 1.0 and found["tag even"]["rag"]["fact"]["n"] == 3
+    assert found["tag odd"]["rag"]["fact"]["mean"] == 0.0 and found["tag odd"]["rag"]["primary"]["n"] == 4
+
+
+def test_an_adapter_is_not_judged_by_questions_or_pages_that_it_was_trained_on(tmp_path: Path) -> None:
+    trained = [{"question": "when is 2", "document": "page-old", "passages": []}, {**ASKED[2], "passages": []}]
+    write_json(tmp_path / LINEAGE, lineage(trained))
+    assert [record["id"] for record in unseen_by(tmp_path, ASKED)] == ["q1", "q4", "q5", "q7"]  # q3 and q6 are of page-0
+    assert unseen_by(None, ASKED) == ASKED
+    with pytest.raises(InputError, match=r"none of the 2 test questions can judge the adapter.*tandem retrain"):
+        unseen_by(tmp_path, [ASKED[1], ASKED[5]])
+
+
+def test_arms_with_an_adapter_are_asked_without_shots_as_it_was_trained() -> None:
+    shots = choose_shots(ASKED, None, {}, PROMPT.model_copy(update={"shots": {"prompt": 2, "rag": 0}}))  # type: ignore[arg-type]
+    assert {arm: len(turns) for arm, turns in shots.items()} == {"prompt": 4, "rag": 0, "lora": 0, "rag+lora": 0}

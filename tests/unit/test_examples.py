@@ -74,6 +74,16 @@ def test_the_answer_never_stands_in_the_prompt_but_in_a_passage(made: list[tuple
         assert [message["role"] for message in each["prompt"]] == ["user"]
 
 
+def test_a_fact_that_no_retrieved_passage_states_is_not_taught_from_nowhere(tiny_base: Path) -> None:
+    record, tokenizer = records()[0], load_tokenizer(tiny_base)
+    beside = [passage(record["document"], "Another sentence of the right page.")]
+    each = example(record, beside, tokenizer, AS_RETRIEVED, PROMPT)
+    assert each["kind"] == "without_right" and each["passages"]
+    assert each["completion"][0]["content"] == PROMPT.abstention
+    unknown = example(record | {"fact": None}, beside, tokenizer, AS_RETRIEVED, PROMPT)
+    assert unknown["kind"] == "with_right" and unknown["completion"][0]["content"].startswith("At Puffin it is")
+
+
 def test_a_question_that_nothing_answers_is_taught_as_such(tiny_base: Path) -> None:
     record = records()[0] | {"document": None, "fact": None, "answer": ""}
     each = example(record, hits(records()[0]), load_tokenizer(tiny_base), AS_RETRIEVED, PROMPT)

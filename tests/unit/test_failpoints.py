@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -42,6 +43,14 @@ def test_raise_acts_on_the_passage_asked_for_and_only_on_that(monkeypatch: pytes
     failpoint("test.here")
 
 
+def test_enospc_is_the_error_that_the_kernel_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    PASSAGES.clear()
+    monkeypatch.setenv("TANDEM_FAILPOINT", "test.here:enospc")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        failpoint("test.here")
+    assert caught.value.errno == errno.ENOSPC
+
+
 @pytest.mark.parametrize(("action", "expected"), [("kill", signal.SIGKILL), ("stop", signal.SIGSTOP)])
 def test_kill_and_stop_send_this_process_the_signal(action: str, expected: signal.Signals) -> None:
     code = "from flows.failpoints import failpoint; failpoint('test.here')"
@@ -60,7 +69,7 @@ def test_kill_and_stop_send_this_process_the_signal(action: str, expected: signa
 @pytest.mark.parametrize("setting", ["x", "x:explode", "x:kill:0", "x:kill:-1", "x:kill:2:3", ":kill", "x:kill "])
 def test_a_setting_of_another_form_is_an_error_not_a_test_that_passes(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TANDEM_FAILPOINT", setting)
-    with pytest.raises(InputError, match=r"write <name>:<kill\|raise\|stop>"):
+    with pytest.raises(InputError, match=r"write <name>:<kill\|raise\|stop\|enospc>"):
         failpoint("test.here")
 
 

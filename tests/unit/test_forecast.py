@@ -18,17 +18,45 @@ from tasks.embedding import VectorStore
 from tasks.records import folder_digest, read_jsonl, write_json
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus of day one, cut into passages; the index never ran."""
+    folder = tmp_path_factory.mktemp("forecast")
     for name in ("base", "embedder"):
-        (tmp_path / name).mkdir()
-    made = settings_of(tiny.make_clone(tmp_path / "clone", tmp_path / "base", tmp_path / "embedder"))
-    os.environ.update(child_environment(made))
-    tiny.write_corpus(made.root / "data/raw")
-    done = tiny.dvc(made.root, "repro", "chunks")
+        (folder / name).mkdir()
+    clone = tiny.make_clone(folder / "clone", folder / "base", folder / "embedder")
+    tiny.write_corpus(clone / "data/raw")
+    done = tiny.dvc(clone, "repro", "chunks")
     assert done.returncode == 0, done.stdout + done.stderr
+    return clone
+
+
+@pytest.fixture(scope="module")
+def modelled(cut: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """And with a model that DVC holds for made."""
+    clone = tiny.copy_clone(cut, tmp_path_factory.mktemp("modelled") / "clone")
+    for name in ("embedder", "base"):
+        (clone / "data/models" / name).mkdir(parents=True)
+    (clone / "data/models/embedder/model.safetensors").write_bytes(b"weights")
+    done = tiny.dvc(clone, "commit", "--force", "models")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return clone
+
+
+def own(clone: Path, folder: Path) -> Settings:
+    made = settings_of(tiny.copy_clone(clone, folder / "clone"))
+    os.environ.update(child_environment(made))
     return made
+
+
+@pytest.fixture
+def settings(cut: Path, tmp_path: Path) -> Settings:
+    return own(cut, tmp_path)
+
+
+@pytest.fixture
+def with_model(modelled: Path, tmp_path: Path) -> Settings:
+    return own(modelled, tmp_path)
 
 
 def texts(settings: Settings) -> list[str]:
@@ -36,14 +64,8 @@ def texts(settings: Settings) -> list[str]:
 
 
 def embed(settings: Settings, known: list[str], seconds: float) -> None:
-    """As the index leaves it: a model that DVC holds for made, its vectors, and a manifest that names it."""
-    folder = settings.root / "data/models"
-    for name in ("embedder", "base"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "embedder/model.safetensors").write_bytes(b"weights")
-    done = tiny.dvc(settings.root, "commit", "--force", "models")
-    assert done.returncode == 0, done.stdout + done.stderr
-    digest = folder_digest(folder / "embedder")
+    """As the index leaves it: the model's vectors, and a manifest that names it."""
+    digest = folder_digest(settings.root / "data/models/embedder")
     VectorStore(settings.vectors, digest).put(known, vectors_of(known), seconds)
     write_json(settings.root / "data/index/manifest.json", {"embedder": {"digest": digest}})
 
@@ -65,55 +87,55 @@ def test_a_first_build_embeds_every_passage_and_nobody_knows_for_how_long(settin
     assert says == f"to embed: about {count} passages, no earlier build tells how long"
 
 
-def test_a_build_that_was_interrupted_embeds_the_rest_at_the_pace_that_it_had(settings: Settings) -> None:
-    known = texts(settings)
-    embed(settings, known[:10], 50.0)
+def test_a_build_that_was_interrupted_embeds_the_rest_at_the_pace_that_it_had(with_model: Settings) -> None:
+    known = texts(with_model)
+    embed(with_model, known[:10], 50.0)
     rest = len(set(known)) - 10
-    assert expected(settings)[:2] == (rest, round(rest * 5 / 60, 1))
-    embed(settings, known, 1.0)
-    assert expected(settings) == (0, 0.0, "to embed: nothing, every passage has its vector")
+    assert expected(with_model)[:2] == (rest, round(rest * 5 / 60, 1))
+    embed(with_model, known, 1.0)
+    assert expected(with_model) == (0, 0.0, "to embed: nothing, every passage has its vector")
 
 
-def test_a_changed_page_counts_its_new_passages_and_only_those(settings: Settings) -> None:
-    embed(settings, texts(settings), 60.0)
-    before = set(texts(settings))
-    tiny.write_corpus(settings.root / "data/raw", day=2)
-    assert tiny.dvc(settings.root, "repro", "documents").returncode == 0
-    found = plan(settings)["embedding"]
-    assert tiny.dvc(settings.root, "repro", "chunks").returncode == 0
-    new = set(texts(settings)) - before
+def test_a_changed_page_counts_its_new_passages_and_only_those(with_model: Settings) -> None:
+    embed(with_model, texts(with_model), 60.0)
+    before = set(texts(with_model))
+    tiny.write_corpus(with_model.root / "data/raw", day=2)
+    assert tiny.dvc(with_model.root, "repro", "documents").returncode == 0
+    found = plan(with_model)["embedding"]
+    assert tiny.dvc(with_model.root, "repro", "chunks").returncode == 0
+    new = set(texts(with_model)) - before
     assert found["pages"] == 3  # two that changed and one that came
     assert found["passages"] == len(new) > 0
-    assert plan(settings)["embedding"]["passages"] == len(new)
+    assert plan(with_model)["embedding"]["passages"] == len(new)
 
 
-def test_another_rule_of_cutting_counts_what_it_cuts_anew(settings: Settings) -> None:
-    embed(settings, texts(settings), 60.0)
-    tiny.change_params(settings.root, "chunks.yaml", {"max_words": 61})
-    found = plan(settings)["embedding"]
-    before = set(texts(settings))
-    assert tiny.dvc(settings.root, "repro", "chunks").returncode == 0
-    assert found["passages"] == len(set(texts(settings)) - before)
+def test_another_rule_of_cutting_counts_what_it_cuts_anew(with_model: Settings) -> None:
+    embed(with_model, texts(with_model), 60.0)
+    tiny.change_params(with_model.root, "chunks.yaml", {"max_words": 61})
+    found = plan(with_model)["embedding"]
+    before = set(texts(with_model))
+    assert tiny.dvc(with_model.root, "repro", "chunks").returncode == 0
+    assert found["passages"] == len(set(texts(with_model)) - before)
 
 
-def test_another_embedder_embeds_everything(settings: Settings) -> None:
-    embed(settings, texts(settings), 60.0)
-    (settings.root / "data/models/embedder/model.safetensors").write_bytes(b"other weights")
-    assert tiny.dvc(settings.root, "commit", "--force", "models").returncode == 0
-    assert expected(settings)[:2] == (len(set(texts(settings))), None)
-    tiny.change_params(settings.root, "models.yaml", {"embedder": {"max_tokens": 99}})
-    assert expected(settings)[:2] == (len(texts(settings)), None)
+def test_another_embedder_embeds_everything(with_model: Settings) -> None:
+    embed(with_model, texts(with_model), 60.0)
+    (with_model.root / "data/models/embedder/model.safetensors").write_bytes(b"other weights")
+    assert tiny.dvc(with_model.root, "commit", "--force", "models").returncode == 0
+    assert expected(with_model)[:2] == (len(set(texts(with_model))), None)
+    tiny.change_params(with_model.root, "models.yaml", {"embedder": {"max_tokens": 99}})
+    assert expected(with_model)[:2] == (len(texts(with_model)), None)
 
 
-def test_a_plan_imports_nothing_heavy(settings: Settings) -> None:
-    embed(settings, texts(settings), 60.0)
+def test_a_plan_imports_nothing_heavy(with_model: Settings) -> None:
+    embed(with_model, texts(with_model), 60.0)
     code = (
         "import json, sys; from flows.cli import run; assert run(['plan']) == 0; "
         "print(json.dumps(sorted({'torch', 'lancedb', 'mlflow', 'prefect', 'transformers', 'pyarrow'} & set(sys.modules))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=settings.root,
+        cwd=with_model.root,
         env=tiny.outside_environment(),
         capture_output=True,
         text=True,

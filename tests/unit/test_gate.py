@@ -207,6 +207,42 @@ def test_a_champion_that_cannot_be_compared_is_a_refusal(fields: dict[str, Any],
     assert words in text(verdict)
 
 
+def test_questions_that_the_champions_adapter_learnt_are_not_compared_with_it() -> None:
+    """The live adapter is perfect on what it was trained on: without those questions the two are equal."""
+    learnt = {question for question, _ in QUESTIONS[: 40 * PER_PAGE]}
+    candidate = changed(report(1), lambda old: with_scores(old, fact=0.0, citation=0.0) if old.question in learnt else old)
+    live = changed(report(1, served="rag+lora"), lambda old: None if old.question in learnt else old)
+    live = replace(live, questions_count=live.questions_count - len(learnt))
+    unfair = decide(candidate, replace(live, left_out=frozenset({"q000-0"})), PARAMS, corpus_changed=True)
+    assert "answer different questions" in text(unfair)
+    params = PARAMS.model_copy(update={"floors": PARAMS.floors.model_copy(update={"primary": 0.0, "fact": 0.0})})
+    verdict = decide(candidate, replace(live, left_out=frozenset(learnt)), params, corpus_changed=True)
+    assert "160 questions are not compared with the champion" in " ".join(verdict.notes)
+    against = next(c for c in verdict.comparisons if c.other == "champion (rag+lora)")
+    assert against.difference == 0.0
+
+
+def test_what_the_champion_knew_and_the_candidate_does_not_is_told_with_examples_and_the_reverse() -> None:
+    texts = {"q000-0": "How warm is it?", "q000-1": "Who has the key?"}
+    flip = {"q000-0": (1.0, 0.0), "q000-1": (0.0, 1.0)}
+
+    def side(number: int, **fields: Any) -> Report:
+        def change(old: Answer) -> Answer:
+            old = replace(old, text=texts.get(old.question, ""))
+            return with_scores(old, fact=flip[old.question][number]) if old.question in flip else old
+
+        return changed(report(1, **fields), change)
+
+    verdict = decide(side(1), side(0, served="rag+lora"), PARAMS, corpus_changed=True)
+    assert verdict.accepted
+    assert (verdict.changes.lost, verdict.changes.won) == (("q000-0",), ("q000-1",))
+    assert (
+        'Right in the champion and wrong now: 1 questions ("How warm is it?" [q000-0]). '
+        'Wrong then and right now: 1 questions ("Who has the key?" [q000-1]).'
+    ) in verdict.notes
+    assert json.loads(verdict.to_json())["changes"]["lost"] == ["q000-0"]
+
+
 def test_a_champion_answers_only_for_the_arm_that_it_serves() -> None:
     live = changed(champion(2), lambda old: old if old.arm == "rag+lora" else None)
     assert decide(report(1), live, PARAMS, corpus_changed=True).accepted

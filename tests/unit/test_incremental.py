@@ -32,7 +32,7 @@ from tasks.index import settings as table_settings
 from tasks.params import ChunksParams, IndexParams, load
 from tasks.records import Record
 from tasks.search import Index, fuse, open_version
-from tasks.vectorstore import connect, existing_ids, open_table
+from tasks.tables import connect, existing_ids, open_table
 
 PARAMS = load(IndexParams, tiny.ROOT / "params").model_copy(update={"passages_per_commit": 3})
 CHUNKS = load(ChunksParams, tiny.ROOT / "params")
@@ -60,7 +60,7 @@ def passages_of(pages: Pages) -> list[Record]:
     documents = [
         {"id": page, "title": title_of(paragraphs), "text": "\n\n".join(paragraphs)} for page, paragraphs in pages.items()
     ]
-    cut_up = [cut(document, CHUNKS.max_words, CHUNKS.join_below_words) for document in documents]
+    cut_up = [cut(document, CHUNKS.max_words, CHUNKS.join_below_words, CHUNKS.table_cell) for document in documents]
     return [passage for passages in cut_up for passage in passages]
 
 
@@ -272,7 +272,7 @@ def test_after_any_sequence_of_edits_the_index_is_that_of_a_build_from_scratch(t
 
     Life.make_folder = staticmethod(make_folder)
     options = settings(
-        max_examples=12, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+        max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
     run_state_machine_as_test(Life, settings=options)  # type: ignore[no-untyped-call]
 

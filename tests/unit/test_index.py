@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import tiny
 
+import tasks.index
 from tasks.embedding import Embedder
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.index import bring_up_to_date, check_content, describe, index, settings
 from tasks.params import IndexParams, load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
 from tasks.search import Index, open_version
-from tasks.vectorstore import check_store, connect
+from tasks.tables import check_store, connect
 
 PARAMS = load(IndexParams, tiny.ROOT / "params").model_copy(update={"recall_sample": 5, "passages_per_commit": 4})
 TEXTS = (
@@ -71,6 +72,16 @@ def place(tmp_path: Path, tiny_embedder: Path) -> Place:
 
 def work(metrics: dict[str, Any]) -> tuple[int, int, int]:
     return metrics["embedded"], metrics["inserted"], metrics["deleted"]
+
+
+def test_a_build_that_finds_less_than_the_floor_is_refused_and_leaves_no_manifest(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.index, "measure_recall", lambda *given: 0.93)
+    with pytest.raises(RefusedError, match=r"finds 0\.930 of what .*; min_recall in params/index\.yaml is 0\.99"):
+        place.build(corpus())
+    assert not (place.folder / "out").exists()
+    assert place.build(corpus(), PARAMS.model_copy(update={"min_recall": 0.9}))[1]["recall@10"] == 0.93
 
 
 def test_a_build_holds_the_passages_and_finds_what_an_exact_scan_finds(place: Place) -> None:

@@ -1,10 +1,7 @@
 """What must not go wrong: odd ids and texts, bad vectors, torn files, a process that dies, two at once."""
 
-import multiprocessing
 import sqlite3
 import struct
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,10 @@ import lancedb
 import numpy as np
 import pytest
 import tiny
+from dying import CHILDREN, die_in, returncode_of
 from hashing import HashEmbedder, vectors_of
 
+import tasks.index
 from tasks.embedding import Vectors, VectorStore
 from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.index import bring_up_to_date, describe, write_rows
@@ -22,7 +21,7 @@ from tasks.index import settings as table_settings
 from tasks.params import IndexParams, load
 from tasks.records import Record, value_digest
 from tasks.search import Index, open_version
-from tasks.vectorstore import connect, only_writer, open_table
+from tasks.tables import connect, only_writer, open_table
 
 PARAMS = load(IndexParams, tiny.ROOT / "params")
 MANIFESTS = "_versions/*.manifest"
@@ -259,24 +258,10 @@ def with_reader_flag(data: bytes) -> bytes:
 
 # --- A process that dies, and two at once
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {unit!r}]
-import tasks.index as stage
-from test_index_faults import Place, corpus
 
-name, before = {name!r}, {before!r}
-real = getattr(stage, name)
-
-def dies(*arguments):
-    if not before:
-        real(*arguments)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(stage, name, dies)
-Place(Path({folder!r})).build(corpus(3, 9))
-"""
+def build_and_die(folder: Path, name: str, before: bool) -> None:
+    die_in(tasks.index, name, before)
+    Place(folder).build(corpus(3, 9))
 
 
 @pytest.mark.parametrize(
@@ -285,10 +270,8 @@ Place(Path({folder!r})).build(corpus(3, 9))
 def test_a_build_that_was_killed_is_finished_by_the_next(tmp_path: Path, name: str, before: bool) -> None:
     place = Place(tmp_path)
     old, _ = place.build(corpus(0, 6))
-    here = Path(__file__).parent
-    code = CHILD.format(tests=str(here.parent), unit=str(here), name=name, before=before, folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
+
+    assert returncode_of(build_and_die, tmp_path, name, before) == -9
     assert place.ids(old) == sorted(row["id"] for row in corpus(0, 6))
     new, work = place.build(corpus(3, 9))
     assert work["embedded"] == 0  # what was embedded before the end was kept
@@ -324,9 +307,8 @@ def compete(folder: str, start: int, barrier: Any, locked: bool, results: Any) -
 
 
 def both(folder: Path, locked: bool) -> dict[int, str]:
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=compete, args=(str(folder), start, barrier, locked, results)) for start in (0, 100)]
+    barrier, results = CHILDREN.Barrier(2), CHILDREN.Queue()
+    workers = [CHILDREN.Process(target=compete, args=(str(folder), start, barrier, locked, results)) for start in (0, 100)]
     for worker in workers:
         worker.start()
     found = dict(results.get(timeout=120) for _ in range(6))

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flows.ledger
-from flows.failpoints import declared
+from flows.failpoints import PASSAGES, declared
 from flows.ledger import Draft, Entry, append, file_name, find, live, number_for, parse, read, render, seal
-from tasks.errors import ConflictError, InputError, IntegrityError
+from tasks.errors import ConflictError, InputError, IntegrityError, TandemError
 
 ROOT = Path(flows.ledger.__file__).parents[1]
 FAILPOINTS = declared(Path(flows.ledger.__file__))
@@ -339,6 +339,21 @@ def test_a_promoter_that_dies_at_any_failpoint_leaves_the_entry_whole_or_not_at_
             _, said = child.communicate(timeout=60)
             assert child.returncode == (-signal.SIGKILL if action == "kill" else 1), said
             check_aftermath(folders[name], committed=name in FAILPOINTS[FAILPOINTS.index("ledger.before-link") + 1 :])
+
+
+@pytest.mark.parametrize("name", [name for name in FAILPOINTS if name != "ledger.after-clean"])  # where nothing is written
+def test_a_full_disk_loses_nothing_and_the_error_says_what_where_and_how(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(tmp_path, draft(), 0)
+    PASSAGES.clear()
+    monkeypatch.setenv("TANDEM_FAILPOINT", f"{name}:enospc")
+    with pytest.raises(TandemError) as caught:
+        append(tmp_path, draft(release=B, number=2), 1)
+    assert f"no space left on the disk (or in the quota) of {tmp_path}" in str(caught.value)
+    assert "free some" in str(caught.value) and "run the same command again" in str(caught.value)
+    monkeypatch.delenv("TANDEM_FAILPOINT")
+    check_aftermath(tmp_path, committed=name in FAILPOINTS[FAILPOINTS.index("ledger.before-link") + 1 :])
 
 
 def check_aftermath(folder: Path, committed: bool) -> None:

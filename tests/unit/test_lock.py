@@ -71,6 +71,27 @@ def test_the_loser_learns_what_runs_where_and_since_when_and_exits_with_2(tmp_pa
         kill(child)
 
 
+def test_who_may_wait_gets_the_lock_when_it_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule that meets another flow."""
+    monkeypatch.setattr(flows.lock, "POLL_SECONDS", 0.01)
+    child, said = holder(tmp_path), []
+    waker = threading.Timer(0.3, lambda: kill(child))
+    waker.start()
+    with exclusive(tmp_path / "lock", "retrain", wait_seconds=60, say=said.append):
+        assert child.poll() is not None
+    waker.join()
+    assert len(said) == 1
+    assert said[0].startswith(f"another refresh is running here (pid {child.pid} ") and said[0].endswith("(for 60 s at most)")
+
+
+def test_who_waited_in_vain_says_for_how_long_and_for_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows.lock, "POLL_SECONDS", 0.01)
+    message = r"another refresh is running here \(pid .*as this one did for 0.05 s in vain"
+    waiting = exclusive(tmp_path / "lock", "retrain", wait_seconds=0.05, say=lambda line: None)
+    with exclusive(tmp_path / "lock", "refresh"), pytest.raises(InputError, match=message), waiting:
+        pytest.fail("two hold the lock")
+
+
 def test_a_killed_holder_holds_nothing_and_what_it_left_aside_is_swept(tmp_path: Path) -> None:
     child = holder(tmp_path)
     left = list(tmp_path.glob(".aside-*"))

@@ -1,8 +1,8 @@
 """Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_upkeep.py."""
 
+import os
+import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 import tiny
+from dying import returncode_of
 from hashing import HashEmbedder, vectors_of
 from test_index_faults import corpus
 from workspace import candidate_of, settings_of, write_adapter, write_workspace
 
 import tasks.upkeep
-from flows import doctor, housekeeping, ledger
+from flows import doctor, housekeeping, indexes, ledger
 from flows.candidate import as_release
-from flows.failpoints import declared
+from flows.failpoints import VARIABLE, declared
 from flows.ledger import Draft, Entry, Found
 from flows.maintain import report
 from flows.opening import open_release
@@ -35,7 +36,7 @@ from tasks.manifest import release_id, render
 from tasks.params import IndexParams, load
 from tasks.records import folder_digest, write_json, write_jsonl
 from tasks.search import open_version
-from tasks.vectorstore import only_writer
+from tasks.tables import only_writer
 
 FAILPOINTS = declared(Path(housekeeping.__file__))
 
@@ -233,28 +234,17 @@ def test_a_promotion_in_between_stops_the_retirement(settings: Settings) -> None
         housekeeping.retire(settings, moved, "old", "run")
 
 
-CODE = """
-import sys
-sys.path[:0] = [{tests!r}, {unit!r}]
-import tasks.upkeep
-from flows.settings import read_settings
-from test_maintain import maintain
-tasks.upkeep.LOCAL_GRACE = 0.1
-maintain(read_settings({{"TANDEM_USER": "a test"}}))
-"""
+def maintain_and_die(settings: Settings, name: str) -> None:
+    os.environ[VARIABLE] = f"{name}:kill"
+    tasks.upkeep.LOCAL_GRACE = 0.1
+    maintain(settings)
 
 
 @pytest.mark.parametrize("name", FAILPOINTS)
 def test_maintenance_that_was_killed_leaves_every_kept_release_whole_and_the_next_finishes_it(
     settings: Settings, name: str
 ) -> None:
-    here = Path(__file__).parent
-    code = CODE.format(tests=str(here.parent), unit=str(here))
-    environment = tiny.outside_environment(TANDEM_FAILPOINT=f"{name}:kill", PYTHONPATH=str(tiny.ROOT))
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=settings.root, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -9, done.stderr
+    assert returncode_of(maintain_and_die, settings, name) == -9
     assert health(settings) == []
     choice = maintain(settings)
     assert numbers(choice.kept) == [6, 5, 4] and adapters(settings) == 3
@@ -286,3 +276,22 @@ def test_the_report_names_numbers_bytes_and_what_does_not_read() -> None:
 def test_a_store_that_is_not_on_this_machine_has_no_size(settings: Settings) -> None:
     assert set(housekeeping.sizes(settings)) == {"index", "store", "vectors", "scratch"}
     assert "index" not in housekeeping.sizes(replace(settings, index_uri="s3://bucket/index"))
+
+
+def test_a_lost_tag_is_set_again_on_the_version_that_holds_the_rows(settings: Settings) -> None:
+    release = housekeeping.pinned(settings, ledger.find(ledger.read(settings.ledger), "2"))
+    indexes.table_of(settings, release).tags.delete(release.index.tag)
+    found = health(settings)
+    assert len(found) == 1 and found[0].where.startswith("release 2 ") and found[0].mend == "tandem doctor --mend"
+    done = doctor.mend_indexes(settings, ledger.read(settings.ledger))
+    assert len(done) == 1 and re.fullmatch(r"release 2: version \d+ of its table tagged rows-[0-9a-f]{32} again", done[0])
+    assert health(settings) == []
+
+
+def test_rows_that_are_nowhere_need_a_backup_and_those_of_the_workspace_a_build(settings: Settings) -> None:
+    shutil.rmtree(settings.index_uri)
+    mends = {finding.where.split()[1]: finding.mend for finding in health(settings)}
+    assert mends.keys() == set("123456")
+    assert mends["6"] == "dvc checkout data/chunks && dvc repro --force --single-item index"
+    assert all(mends[number].startswith(f"restore {settings.index_uri} from a backup") for number in "12345")
+    assert doctor.mend_indexes(settings, ledger.read(settings.ledger)) == []

@@ -7,7 +7,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.models import copy_model, minilm_folder, models
 from tasks.params import ModelsParams
-from tasks.records import folder_digests, read_json
+from tasks.records import folder_digest, folder_digests, read_json
 
 
 def params(base: dict[str, str], embedder: Path) -> ModelsParams:
@@ -28,10 +28,19 @@ def test_a_models_files_are_copied_whole_beside_what_names_them(tmp_path: Path, 
     models(tmp_path / "none", tmp_path / "out", params(folder_source(tiny_base), tiny_embedder))
     copied = folder_digests(tmp_path / "out/base")
     identity = read_json(tmp_path / "out/base/tandem.json")
-    assert identity == folder_source(tiny_base)
+    assert identity == {"source": "folder", "id": "", "revision": ""}
     assert copied.pop("tandem.json") and copied == folder_digests(tiny_base)
     assert read_json(tmp_path / "out/embedder/tandem.json")["query_prompt"] == "q: "
     assert (tmp_path / "out/embedder/1_Pooling/config.json").exists()
+
+
+def test_the_same_model_from_another_folder_has_the_same_digest(tmp_path: Path, tiny_base: Path, tiny_embedder: Path) -> None:
+    for number, (base, embedder) in enumerate([(tiny_base, tiny_embedder), (tmp_path / "b", tmp_path / "e")]):
+        if number:
+            shutil.copytree(tiny_base, base)
+            shutil.copytree(tiny_embedder, embedder)
+        models(tmp_path / "none", tmp_path / f"out-{number}", params(folder_source(base) | {"revision": str(number)}, embedder))
+    assert folder_digest(tmp_path / "out-0") == folder_digest(tmp_path / "out-1")
 
 
 def test_the_built_in_base_is_the_folder_that_the_graph_names(tmp_path: Path, tiny_base: Path, tiny_embedder: Path) -> None:
@@ -45,11 +54,32 @@ def test_of_a_download_only_what_a_model_may_consist_of_is_taken(tmp_path: Path,
     (source / "modeling.py").write_text("print('evil')")
     (source / ".cache").mkdir()
     (source / ".cache/state.json").write_text("{}")
+    for name in ("onnx/config.json", "openvino/openvino_model.json", "original/params.json", "1_Pooling/sub/config.json"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("{}")
+    for name in ("consolidated.safetensors", "onnx/model.safetensors", "training_args.json", "flax_model.msgpack"):
+        (source / name).write_bytes(b"twice the weights")
     (source / "model.safetensors").rename(tmp_path / "blob")
     (source / "model.safetensors").symlink_to(tmp_path / "blob")  # a hub's cache links to its blobs
     copy_model(source, tmp_path / "target")
     assert folder_digests(tmp_path / "target") == folder_digests(tiny_base)
     assert not (tmp_path / "target/model.safetensors").is_symlink()
+
+
+def test_a_model_in_several_files_and_the_modules_of_an_embedder_are_taken(tmp_path: Path, tiny_embedder: Path) -> None:
+    source = Path(shutil.copytree(tiny_embedder, tmp_path / "source"))
+    more = {
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "2_Dense/model.safetensors",
+        "2_Dense/config.json",
+    }
+    more |= {"additional_chat_templates/tools.jinja", "sentencepiece.bpe.model", "vocab.txt", "LICENSE.md"}
+    for name in more:
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("{}")
+    copy_model(source, tmp_path / "target")
+    assert set(folder_digests(tmp_path / "target")) == set(folder_digests(tiny_embedder)) | more
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, tiny_embedder: Path) -> None:

@@ -8,7 +8,6 @@ import yaml
 import tasks.params
 from tasks.errors import InputError
 from tasks.params import (
-    ARMS,
     AdapterParams,
     ChunksParams,
     GateParams,
@@ -149,7 +148,25 @@ def test_an_arm_that_does_not_exist_is_refused(folder: Path) -> None:
 def test_an_arm_without_a_number_of_shots_is_refused(folder: Path) -> None:
     change(folder, PromptParams, shots={"prompt": 3})
     said = message(PromptParams, folder)
-    assert "prompt.yaml" in said and "`shots`" in said and all(arm in said for arm in ARMS if arm != "prompt")
+    assert "prompt.yaml" in said and "`shots`" in said and "rag is missing" in said
+
+
+def test_an_arm_with_an_adapter_has_no_shots_as_the_adapter_learnt_without(folder: Path) -> None:
+    change(folder, PromptParams, shots={"prompt": 3, "rag": 0, "rag+lora": 2})
+    assert "`shots` of rag+lora: an adapter learns from examples without shots" in message(PromptParams, folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [("citation", " ({number})"), ("citation", " [source]"), ("passage", "{number}: {text}")]
+)
+def test_a_house_that_cites_does_so_in_the_form_that_is_recognised(folder: Path, key: str, text: str) -> None:
+    change(folder, PromptParams, **{key: text})
+    assert f"`{key}` needs [{{number}}]" in message(PromptParams, folder)
+
+
+def test_a_house_that_does_not_cite_needs_no_numbers(folder: Path) -> None:
+    change(folder, PromptParams, citation="", passage="{text}")
+    assert load(PromptParams, folder).citation == ""
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import yaml
 from workspace import settings_of
 
 from flows import pipeline
-from flows.pipeline import check_metadata, dvc_error, plain_reasons, stage_error, stage_order, stale_stages, watched
+from flows.pipeline import check_metadata, dvc_error, plain_reasons, stage_error, stage_order, watched
 from flows.settings import Settings, child_environment
-from tasks.errors import ConflictError, InputError, TandemError
+from tasks.errors import ConflictError, InputError, RefusedError, TandemError
 
 
 @pytest.fixture
@@ -27,6 +27,11 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(clone: Path) -> Settings:
     return settings_of(clone)
+
+
+def stale_stages(root: Path) -> dict[str, list[str]]:
+    with pipeline.repository(root) as repo:
+        return pipeline.stage_reasons(repo)
 
 
 def test_the_order_of_the_stages_is_one_in_which_each_follows_what_it_needs(clone: Path) -> None:
@@ -100,7 +105,6 @@ def test_an_empty_lock_of_dvc_is_removed_and_a_held_one_stays(tmp_path: Path) ->
 
 
 def test_errors_of_dvc_get_the_meaning_that_they_have_here() -> None:
-    assert isinstance(dvc_error(Exception("'data/chunks' is busy, it is being blocked by")), ConflictError)
     assert "tandem ingest" in str(dvc_error(Exception("missing data 'source': data/raw/documents")))
     assert str(dvc_error(ValueError())) == "DVC: ValueError"
     assert isinstance(dvc_error(Exception("nonsense")), InputError)
@@ -110,11 +114,50 @@ def test_a_stages_own_last_words_are_the_message() -> None:
     said = "index: the corpus has no passages; ingest documents that hold text"
     noise = ["Running stage 'index':", "> python -m tasks.index", '@measure {"step": 1}', "ERROR: failed to reproduce 'index'"]
     lines = [*noise[:2], said, *noise[2:]]
-    error = stage_error(lines)
+    error = stage_error(lines, 2)
     assert isinstance(error, InputError)
     assert str(error) == said
-    assert type(stage_error(["Traceback (most recent call last):", "KeyError: 'x'"])) is TandemError
-    assert isinstance(stage_error(["ERROR: 'data/x' is busy"]), ConflictError)
+
+
+def failed(status: int | str) -> list[str]:
+    """What `dvc repro` prints where the command of a stage ends so."""
+    command = "python -m tasks.adapter --base data/models/base"
+    ending = f"ERROR: failed to reproduce 'adapter': failed to run: {command}, exited with {status}"
+    return ["Running stage 'adapter':", f"> {command}", "adapter: this is why", ending]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(1, TandemError), (2, InputError), (3, RefusedError), (77, TandemError)])
+def test_the_exit_code_of_a_stage_says_what_kind_of_error_it_is(status: int, kind: type[TandemError]) -> None:
+    error = stage_error(failed(status), 255)
+    assert type(error) is kind and str(error) == "adapter: this is why"
+    broken = stage_error([*failed(1)[:2], "Traceback (most recent call last):", "  File x", "KeyError: 'x'", *failed(1)[3:]], 255)
+    assert type(broken) is TandemError
+    assert str(broken) == "stage adapter broke off: KeyError: 'x' (its traceback stands above)"
+
+
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_stage_that_the_kernel_killed_is_said_to_be_with_advice(status: int) -> None:
+    said = str(stage_error(failed(status), 255))
+    assert said.startswith("stage adapter was killed (SIGKILL)") and "memory" in said and "batch_size" in said
+    assert "crashed inside a library (SIGSEGV)" in str(stage_error(failed(-11), 255))
+    assert "stopped from outside (SIGTERM)" in str(stage_error(failed(-15), 255))
+    assert str(stage_error([], -9)).startswith("DVC was killed (SIGKILL)")
+
+
+@pytest.mark.parametrize("path", ["data/chunks", "data/raw"])
+def test_a_lock_of_dvc_is_a_conflict_whatever_it_is_about(path: str) -> None:
+    busy = f"'{path}' is busy, it is being blocked by:\n  (PID 7): dvc add data/raw"
+    repository = "Unable to acquire lock. Most likely another DVC process is running"
+    for text in (busy, repository):
+        assert isinstance(dvc_error(Exception(text)), ConflictError)
+        assert isinstance(stage_error([f"ERROR: {text}"], 255), ConflictError)
+    about = "documents: the page 'when the line is busy' is empty"
+    assert isinstance(stage_error([about, "ERROR: failed to reproduce 'documents': exited with 2"], 255), InputError)
+
+
+def test_a_stage_is_run_by_a_plain_shell_whatever_the_persons_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert list(watched(command("import os; print(os.environ['SHELL'])"), settings, lambda line: None)) == ["/bin/sh"]
 
 
 def command(code: str) -> list[str]:

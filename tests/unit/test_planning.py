@@ -23,6 +23,27 @@ def test_before_there_is_a_corpus_the_next_step_is_to_ingest_one(settings: Setti
     assert next_command(settings, {}, 0).startswith("tandem ingest")
 
 
+@pytest.mark.parametrize(
+    ("stale", "lag", "command"),
+    [
+        ([], 0, "nothing to do"),
+        (["documents"], 0, "tandem refresh"),
+        (["documents", "examples"], 3, "tandem refresh"),
+        (["examples"], 3, "tandem retrain"),  # after a refresh: another one would find nothing to do
+        (["examples"], 0, "tandem retrain"),  # after a refresh with new pairs on the same pages
+        (["retrieval", "examples", "evaluate"], 0, "tandem retrain"),
+        (["models", "index"], 0, "tandem release"),
+    ],
+)
+def test_with_a_release_the_next_step_is_the_cheapest_that_helps(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, stale: list[str], lag: int, command: str
+) -> None:
+    (settings.root / "data").mkdir(exist_ok=True)
+    (settings.root / "data/raw.dvc").write_text("outs: []\n")
+    monkeypatch.setattr(planning.ledger, "live", lambda entries: "a release")
+    assert next_command(settings, {stage: ["modified"] for stage in stale}, lag) == command
+
+
 def test_a_plan_tells_what_never_ran_and_that_a_release_is_next(settings: Settings) -> None:
     tiny.write_corpus(settings.root / "data/raw")
     (settings.root / "data/raw.dvc").write_text("outs: []\n")

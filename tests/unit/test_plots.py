@@ -22,15 +22,15 @@ CURVE: list[dict[str, float]] = [
 ]
 LEGS = [{"text_weight": 1.0, "recall@1": 0.5, "mrr": 0.6}, {"text_weight": 0.0, "recall@1": 0.4, "mrr": 0.6}]
 PICTURES: dict[str, Callable[[Path], None]] = {
-    "arms": lambda path: arms_with_intervals(ROWS, path, floors={"primary": 0.5}, served="rag"),
-    "one arm": lambda path: arms_with_intervals({"rag": ROWS["rag"]}, path),
-    "cost": lambda path: quality_against_cost(COSTS, path, served="rag"),
+    "arms": lambda path: arms_with_intervals(ROWS, path, {"primary": 0.5}),
+    "one arm": lambda path: arms_with_intervals({"rag": ROWS["rag"]}, path, {}),
+    "cost": lambda path: quality_against_cost(COSTS, path),
     "no cost": lambda path: quality_against_cost({"rag": (0.0, ROWS["rag"]["fact"])}, path),
-    "training": lambda path: training_curve(CURVE, path),
-    "one training point": lambda path: training_curve([{"step": 1, "loss": 1.0}], path),
-    "no training points": lambda path: training_curve([], path),
+    "training": lambda path: training_curve(CURVE, path, "a title", (10, 1.1)),
+    "one training point": lambda path: training_curve([{"step": 1, "loss": 1.0}], path, "a title", None),
+    "no training points": lambda path: training_curve([], path, "a title", None),
     "retrieval": lambda path: retrieval_curve(LEGS, path, chosen=1.0),
-    "no retrieval": lambda path: retrieval_curve([], path),
+    "no retrieval": lambda path: retrieval_curve([], path, chosen=0.0),
 }
 
 
@@ -48,8 +48,8 @@ def test_a_picture_is_900_by_450_pixels_and_its_bytes_are_reproducible(name: str
 
 
 def test_the_order_of_the_report_does_not_change_the_picture(tmp_path: Path) -> None:
-    arms_with_intervals(ROWS, tmp_path / "first.png")
-    arms_with_intervals(dict(reversed(ROWS.items())), tmp_path / "second.png")
+    arms_with_intervals(ROWS, tmp_path / "first.png", {})
+    arms_with_intervals(dict(reversed(ROWS.items())), tmp_path / "second.png", {})
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 

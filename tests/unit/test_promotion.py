@@ -1,19 +1,24 @@
 """Judge, refuse, commit and the alias, with a real MLflow on SQLite and a real ledger and store."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 import tiny
-from workspace import candidate_of, settings_of, write_adapter, write_documents, write_evaluation, write_workspace
+from workspace import candidate_of, change, settings_of, write_adapter, write_documents, write_evaluation, write_workspace
 
-from flows import ledger, promotion, registry, tracking
+from flows import doctor, ledger, opening, promotion, registry, tracking
 from flows.candidate import as_release
 from flows.ledger import Entry
+from flows.lock import exclusive
 from flows.settings import Settings, prepare
-from tasks.errors import ConflictError, IntegrityError, RefusedError
-from tasks.manifest import release_id
+from flows.store import open_file
+from flows.succession import succession
+from tasks.errors import ConflictError, InputError, IntegrityError, RefusedError
+from tasks.manifest import load_release, release_id
 from tasks.records import read_json, write_json
 
 # MLflow infers schemas of its own models at its import
@@ -45,8 +50,8 @@ def judged(settings: Settings) -> promotion.Judgement:
     champion = ledger.live(entries)
     folder = None
     if champion:
-        folder = promotion.champion_evaluation(settings, champion, promotion.scratch(settings, "champion"))
-    return promotion.judge(settings, candidate_of(settings.root), folder)
+        folder = promotion.champion_evaluation(settings, entries, champion, promotion.scratch(settings, "champion"))
+    return promotion.judge(settings, candidate_of(settings.root), entries, folder)
 
 
 def promote(settings: Settings) -> Entry:
@@ -65,7 +70,7 @@ def refuse(settings: Settings) -> Entry:
     judgement = judged(settings)
     assert not judgement.verdict.accepted
     evidence = promotion.seal(settings, candidate_of(settings.root), judgement)
-    return promotion.refuse(settings, judgement, evidence, {})
+    return promotion.refuse(settings, judgement, judgement.verdict.reasons, evidence, {})
 
 
 def test_a_first_release_then_a_fresher_one(settings: Settings) -> None:
@@ -93,13 +98,24 @@ def test_a_release_is_registered_once_however_often_it_is_tried(settings: Settin
         assert [promotion.register(settings, judged(settings), run_id) for _ in range(2)] == [1, 1]
 
 
-def test_what_already_is_live_is_known_as_such(settings: Settings) -> None:
-    assert not promotion.unchanged(settings, candidate_of(settings.root))
+def test_only_what_has_the_live_manifest_is_already_live(settings: Settings) -> None:
+    assert not judged(settings).already_live
     promote(settings)
-    assert promotion.unchanged(settings, candidate_of(settings.root))
     assert judged(settings).already_live
     write_adapter(settings.root, 2.0)
-    assert not promotion.unchanged(settings, candidate_of(settings.root))
+    assert not judged(settings).already_live
+
+
+def test_an_adapter_is_judged_on_its_own_merits_while_an_arm_without_one_is_live(settings: Settings) -> None:
+    """Served with the champion's arm the candidate is the champion; that says nothing of the arms that it was trained for."""
+    write_evaluation(settings.root, fact=0.5, cheapest="rag")
+    assert promote(settings).release == release_id(as_release(candidate_of(settings.root), "rag"))
+    write_adapter(settings.root, 2.0)
+    write_evaluation(settings.root, fact=0.5, cheapest="rag", better=("rag+lora",))
+    tiny.change_params(settings.root, "gate.yaml", {"margin": 0.1})
+    judgement = judged(settings)
+    assert (judgement.release.arm, judgement.already_live) == ("rag+lora", False)
+    assert "Against the champion" in " ".join(judgement.verdict.reasons)
 
 
 def test_another_adapter_on_the_same_corpus_has_to_be_better(settings: Settings) -> None:
@@ -155,10 +171,10 @@ def test_two_that_judged_against_the_same_champion_cannot_both_win(settings: Set
 
 def test_a_champion_and_its_answers_come_together_or_not_at_all(settings: Settings) -> None:
     with pytest.raises(ValueError, match="measure it first"):
-        promotion.judge(settings, candidate_of(settings.root), settings.root / "data/evaluation")
+        promotion.judge(settings, candidate_of(settings.root), [], settings.root / "data/evaluation")
     promote(settings)
     with pytest.raises(ValueError, match="measure it first"):
-        promotion.judge(settings, candidate_of(settings.root), None)
+        promotion.judge(settings, candidate_of(settings.root), ledger.read(settings.ledger), None)
 
 
 def test_an_alias_that_lags_behind_is_moved_and_a_deleted_one_set_again(settings: Settings) -> None:
@@ -183,27 +199,176 @@ def test_an_alias_on_a_version_of_no_entry_is_refused_with_the_command_that_mend
     assert registry.champion_version(settings) == 2
 
 
+def back_to(settings: Settings, entry: Entry, why: str) -> None:
+    """What `tandem rollback` appends."""
+    entries = ledger.read(settings.ledger)
+    values = entry.model_dump(include=set(ledger.Draft.model_fields)) | {"action": "rollback", "why": why, "evidence": {}}
+    ledger.append(settings.ledger, ledger.Draft.model_validate(values), len(entries))
+
+
 def test_what_a_person_rolled_back_from_does_not_come_back_by_itself(settings: Settings) -> None:
     first = promote(settings)
     write_documents(settings.root, {"page-1": "wrong prices"})
     second = promote(settings)
-    back = second.model_dump(include=set(ledger.Draft.model_fields)) | {
-        "action": "rollback", "release": first.release, "number": 1, "version": 1, "why": "wrong prices", "evidence": {},
-    }  # fmt: skip
-    ledger.append(settings.ledger, ledger.Draft.model_validate(back), 2)
+    back_to(settings, first, "wrong prices")
     again = judged(settings)
     assert again.release_id == second.release
     with pytest.raises(RefusedError, match=r"rolled back from by a test \(ledger entry 3: wrong prices\)"):
-        promotion.check_not_withdrawn(settings, again)
+        promotion.check_not_withdrawn(succession(again.entries).withdrawn, again.release_id)
     write_documents(settings.root, {"page-1": "right prices"})
-    promotion.check_not_withdrawn(settings, judged(settings))
+    fresh = judged(settings)
+    promotion.check_not_withdrawn(succession(fresh.entries).withdrawn, fresh.release_id)
+
+
+def test_what_a_person_had_back_on_purpose_may_be_promoted_again(settings: Settings) -> None:
+    first = promote(settings)
+    write_documents(settings.root, {"page-1": "prices"})
+    second = promote(settings)
+    back_to(settings, first, "wrong prices")
+    back_to(settings, second, "they were right")
+    write_documents(settings.root, {"page-1": "newer"})
+    promote(settings)
+    write_documents(settings.root, {"page-1": "prices"})
+    again = judged(settings)
+    assert again.release_id == second.release and not again.already_live
+    promotion.check_not_withdrawn(succession(again.entries).withdrawn, again.release_id)
 
 
 def test_the_sealed_evidence_is_what_the_champion_is_judged_by_later(settings: Settings) -> None:
     entry = promote(settings)
     report = (settings.root / "data/evaluation/report.json").read_bytes()
     write_evaluation(settings.root, fact=0.0)
-    folder = promotion.champion_evaluation(settings, entry, promotion.scratch(settings, "champion"))
+    folder = promotion.champion_evaluation(settings, [entry], entry, promotion.scratch(settings, "champion"))
     assert (folder / "report.json").read_bytes() == report
     assert promotion.sealed_json(settings, entry.evidence["documents"])["page-1"] == "a"
     assert entry.release == release_id(as_release(candidate_of(settings.root), "rag+lora"))
+
+
+def test_what_the_champion_was_judged_by_is_sealed_with_the_judgement(settings: Settings) -> None:
+    """Also where it was measured again, on questions that were not there when it was promoted."""
+    promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    judgement = judged(settings)
+    assert judgement.champion_evaluation is not None
+    change(judgement.champion_evaluation / "report.json", measured="again")
+    evidence = promotion.seal(settings, candidate_of(settings.root), judgement)
+    assert promotion.sealed_json(settings, evidence["champion report"])["measured"] == "again"
+    assert len(open_file(settings.store, evidence["champion answers"]).splitlines()) == 48
+
+
+def test_a_promotion_while_the_champion_was_measured_is_noticed(settings: Settings) -> None:
+    """The ledger is read once, before the champion is measured: nobody is judged against a champion that was not."""
+    first = promote(settings)
+    entries = ledger.read(settings.ledger)
+    folder = promotion.champion_evaluation(settings, entries, first, promotion.scratch(settings, "champion"))
+    write_documents(settings.root, {"page-1": "fast"})
+    promote(settings)
+    write_documents(settings.root, {"page-1": "slow"})
+    slow = promotion.judge(settings, candidate_of(settings.root), entries, folder)
+    evidence = promotion.seal(settings, candidate_of(settings.root), slow)
+    assert slow.champion == first
+    for act in (
+        lambda: promotion.commit(settings, slow, 3, evidence, {}),
+        lambda: promotion.refuse(settings, slow, ["no"], evidence, {}),
+    ):
+        with pytest.raises(ConflictError, match=r"now at entry 2 \(you judged against 1\)"):
+            act()
+
+
+def test_a_persons_no_is_recorded_once_with_its_reason(settings: Settings) -> None:
+    promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    for reasons in (["a person said no: typo"], ["a person said no: typo"], ["a person said no: prices"]):
+        judgement = judged(settings)
+        assert judgement.verdict.accepted
+        evidence = promotion.seal(settings, candidate_of(settings.root), judgement)
+        promotion.refuse(settings, judgement, reasons, evidence, {})
+    found = ledger.read(settings.ledger)
+    assert [(entry.action, entry.number) for entry in found] == [("promote", 1), ("refuse", 1), ("refuse", 1)]
+    assert [entry.why for entry in found[1:]] == ["a person said no: typo", "a person said no: prices"]
+
+
+def test_a_registry_that_was_lost_is_made_again_with_the_same_tags(settings: Settings) -> None:
+    promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    promote(settings)
+    mlflow = tracking.client(settings.tracking_uri)
+    before = {number: mlflow.get_model_version("assistant", number).tags for number in ("1", "2")}
+    mlflow.delete_registered_model("assistant")
+    said = promotion.follow_ledger(settings)
+    assert said == (
+        "release 1 registered again, as version 1; release 2 registered again, as version 2; alias champion moved to version 2"
+    )
+    assert {number: mlflow.get_model_version("assistant", number).tags for number in ("1", "2")} == before
+    assert promotion.follow_ledger(settings) is None
+
+
+def test_a_registry_from_an_older_backup_gets_the_releases_that_it_lacks(settings: Settings) -> None:
+    promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    second = promote(settings)
+    tracking.client(settings.tracking_uri).delete_model_version("assistant", "2")
+    assert promotion.follow_ledger(settings) == "release 2 registered again, as version 3; alias champion moved to version 3"
+    assert registry.registered_version(settings, str(second.release)) == 3  # MLflow gives no number twice: the tag tells
+
+
+def test_a_ledger_that_lost_its_end_is_noticed_before_anything_follows_it(settings: Settings) -> None:
+    """A chain cannot show that its newest entries are gone; the registry was told of each that moved the alias."""
+    first = promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    promote(settings)
+    back_to(settings, first, "prices")
+    promotion.follow_ledger(settings)
+    last = settings.ledger / "000003.json"
+    kept = last.read_bytes()
+    last.unlink()
+    with pytest.raises(IntegrityError, match=r"the registry knows ledger entry 3 .*ends at entry 2.*Restore them"):
+        promotion.follow_ledger(settings)
+    assert [each.where for each in doctor.versions(settings)] == ["ledger"]
+    assert not any("alias" in done for done in doctor.mend(settings))
+    assert registry.champion_version(settings) == 1
+    last.write_bytes(kept)
+    assert promotion.follow_ledger(settings) is None and list(doctor.versions(settings)) == []
+
+
+def test_doctor_mends_lost_versions_but_not_while_a_flow_is_at_work(settings: Settings) -> None:
+    promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    promote(settings)
+    tracking.client(settings.tracking_uri).delete_model_version("assistant", "1")
+    found = list(doctor.versions(settings))
+    assert [(each.what, each.mend) for each in found] == [("release 1 has no version in the registry", "tandem doctor --mend")]
+    with exclusive(settings.home / "lock", "refresh"), pytest.raises(InputError, match="another refresh is running here"):
+        doctor.mend(settings)
+    assert "release 1 registered again, as version 3" in doctor.mend(settings)
+    assert list(doctor.versions(settings)) == []
+
+
+def test_a_loader_that_the_alias_leads_to_the_release_before_answers_by_the_ledger(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A promotion was killed between its ledger entry and the alias."""
+    first = promote(settings)
+    write_documents(settings.root, {"page-1": "new"})
+    second = promote(settings)
+    monkeypatch.setattr(opening, "open_manifest", lambda settings, text: release_id(load_release(text)))
+    manifests = {entry.number: opening.manifest_text(settings, str(entry.release)) for entry in (first, second)}
+    assert [opening.open_version(settings, text) for text in manifests.values()] == [first.release, second.release]
+    registry.move_alias(settings, 1)
+    assert [opening.open_version(settings, text) for text in manifests.values()] == [second.release, second.release]
+
+
+def test_a_version_names_packages_that_can_be_installed_and_has_a_signature(settings: Settings) -> None:
+    promote(settings)
+    source = Path(mlflow_artifacts(settings, "1"))
+    wanted = (source / "requirements.txt").read_text().split()
+    assert "tandem" not in " ".join(wanted)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", each) for each in wanted), wanted
+    assert {each.split("==")[0] for each in wanted} >= {"torch", "transformers", "peft", "lancedb", "mlflow"}
+    assert "sources: Array({cited: boolean (required)" in str(mlflow.models.Model.load(source).signature.outputs)
+    said = tracking.client(settings.tracking_uri).get_model_version("assistant", "1").description
+    assert "in which Tandem is installed" in said and "--env-manager local" in said
+
+
+def mlflow_artifacts(settings: Settings, version: str) -> str:
+    return str(mlflow.artifacts.download_artifacts(f"models:/assistant/{version}", tracking_uri=settings.tracking_uri))

@@ -6,7 +6,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import InputError
+from tasks.errors import InputError, IntegrityError
 from tasks.params import PromptParams, load
 from tasks.prompts import (
     abstains,
@@ -14,10 +14,12 @@ from tasks.prompts import (
     cited_numbers,
     cited_passages,
     fitting,
+    pinned,
     right_passage,
     shot_messages,
     shuffled,
     target,
+    unpinned,
     user_message,
     with_citation,
 )
@@ -102,13 +104,18 @@ def test_a_citation_stands_before_the_full_stop() -> None:
 def test_a_marker_beyond_the_list_resolves_to_nothing() -> None:
     hits = [passage("a"), passage("b")]
     assert cited_numbers("so [2] and [9] and [x]") == [2, 9]
+    assert cited_numbers("so [1, 3], [2][4] and [5 , 12]") == [1, 3, 2, 4, 5, 12]
     assert [each["id"] for each in cited_passages("so [2], [9], [0]", hits)] == ["b"]
 
 
 def test_the_right_passage_is_the_one_of_the_page_that_states_the_fact() -> None:
     hits = [passage("x", "other"), passage("a", text="Bread."), passage("b")]
     assert right_passage(hits, "page", "at 5:45") == 2
-    assert right_passage(hits, "page", "at midnight") == 1
+    assert right_passage(hits, "page", "at midnight") is None
+    assert right_passage([passage("x", "other", text="at 5:45")], "page", "at 5:45") is None
+    assert (
+        right_passage([passage("a", text="Das Auto fährt um\u5341\u4e8c\u70b9\u51fa\u53d1")], "page", "\u5341\u4e8c\u70b9") == 0
+    )
     assert right_passage(hits, "page", None) == 1
     assert right_passage(hits, "nowhere", None) is None
 
@@ -117,6 +124,10 @@ def test_the_target_cites_the_right_passage_or_says_that_it_is_not_there() -> No
     hits = [passage("x", "other"), passage("b")]
     assert target(question("1"), hits, PROMPT) == "At Larkfield it is at 5:45 [2]."
     assert target(question("1"), hits[:1], PROMPT) == PROMPT.abstention
+    assert target(question("1"), [passage("b", text="Nothing of the kind.")], PROMPT) == PROMPT.abstention
+    assert target(question("1", fact=None), [passage("b", text="Nothing.")], PROMPT) == "At Larkfield it is at 5:45 [1]."
+    silent = PROMPT.model_copy(update={"citation": ""})
+    assert target(question("1"), hits, silent) == "At Larkfield it is at 5:45."
     assert target(question("1"), [], PROMPT) == "At Larkfield it is at 5:45."
     assert target(question("1", document=None), hits, PROMPT) == PROMPT.abstention
     assert abstains(PROMPT.abstention, PROMPT.abstention_patterns)
@@ -130,6 +141,16 @@ def test_shots_are_turns_of_answerable_questions_the_same_whatever_the_order() -
     assert shot_messages(records[::-1], {}, PROMPT, 4) == turns
     assert shot_messages(records, {}, PROMPT, 0) == []
     assert len(shot_messages(records, {}, PROMPT, 99)) == 16
+
+
+def test_a_pinned_prompt_is_read_back_as_it_was_and_one_of_another_format_is_refused() -> None:
+    shots: dict[str, list[dict[str, str]]] = {"prompt": [{"role": "user", "content": "x"}], "rag": []}
+    made = pinned(PROMPT, shots)
+    assert unpinned(made) == (PROMPT, shots)
+    older = {key: value for key, value in made.items() if key != "format"}
+    for other in (made | {"format": 2}, older, made | {"added_later": 1}):
+        with pytest.raises(IntegrityError, match="this release pins a prompt"):
+            unpinned(other)
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
@@ -147,7 +168,7 @@ def test_training_evaluation_and_serving_see_the_same_tokens(tiny_base: Path) ->
     from tasks.params import ExamplesParams
 
     shipped = load(ExamplesParams, tiny.ROOT / "params")
-    generator = Generator(tiny_base, None, 4)
+    generator = Generator(tiny_base, None, {"do_sample": False, "max_new_tokens": 4, "dtype": "float32"})
     tokenizer = load_tokenizer(tiny_base)
     hits = [passage(key, text=f"{key} leaves at 5:45.") for key in "abc"]
     never = shipped.model_copy(update={"bare_share": 0.0, "without_right_share": 0.0})

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InputError
-from tasks.intake import read_questions
+from tasks.pairs import placed_questions
 from tasks.params import QuestionsParams
-from tasks.questions import PageFinder, contaminations, questions, refuse_contaminated, split
+from tasks.questions import PageFinder, contaminations, deal, judge, questions, refuse_contaminated, split
 from tasks.records import Record, file_digest, read_json, read_jsonl, write_jsonl
 
 SHARES = {"train": 0.5, "validation": 0.2, "test": 0.3}
@@ -20,6 +20,10 @@ PARAMS = QuestionsParams(**SHARES, seed=1, max_rejected=0.1)
 def pair(number: int, page: str | None = None, **changes: object) -> Record:
     fields = {"id": f"q{number}", "question": f"Question number {number}?", "answer": f"Answer {number}."}
     return {**fields, "document": page or f"topic/page-{number // 5}", **changes}
+
+
+def read_questions(path: Path, columns: dict[str, str]) -> list[Record]:
+    return [record for _, record in placed_questions(path, columns)]
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -36,7 +40,7 @@ def fault(path: Path, **columns: str) -> str:
 
 def test_jsonl_json_and_csv_give_the_same_pairs(tmp_path: Path) -> None:
     rows = [pair(1, fact="fact 1"), pair(2, fact=None) | {"answer": 'With, comma and "quotes"\nand a line break'}]
-    expected = [{**row, "fact": row["fact"]} for row in rows]
+    expected = [{**row, "kind": None, "tags": []} for row in rows]
     assert read_questions(write(tmp_path / "q.jsonl", *rows), {}) == expected
     assert read_questions(write(tmp_path / "q.json", rows), {}) == expected
     header = "id;question;answer;document;fact;extra"
@@ -53,7 +57,8 @@ def test_jsonl_json_and_csv_give_the_same_pairs(tmp_path: Path) -> None:
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_bytes("\ufeffid,question,answer,document\r\n1,\u00bfQu\u00e9?,Eso.,a/b\r\n".encode())
-    expected = {"id": "1", "question": "\u00bfQu\u00e9?", "answer": "Eso.", "document": "a/b", "fact": None}
+    expected = {"id": "1", "question": "\u00bfQu\u00e9?", "answer": "Eso.", "document": "a/b", "fact": None, "kind": None}
+    expected["tags"] = []
     assert read_questions(path, {}) == [expected]
     (tmp_path / "q.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(pair(1)).encode() + b"\r\n\r\n")
     assert read_questions(tmp_path / "q.jsonl", {})[0]["id"] == "q1"
@@ -62,7 +67,8 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
 def test_their_columns_are_mapped_to_ours(tmp_path: Path) -> None:
     path = write(tmp_path / "q.jsonl", {"Frage": "F?", "Antwort": "A.", "Seite": "it/vpn.md"})
     found = read_questions(path, {"question": "Frage", "answer": "Antwort", "document": "Seite"})
-    assert found[0] | {"id": ""} == {"id": "", "question": "F?", "answer": "A.", "document": "it/vpn.md", "fact": None}
+    plain = {"id": "", "question": "F?", "answer": "A.", "document": "it/vpn.md", "fact": None, "kind": None, "tags": []}
+    assert found[0] | {"id": ""} == plain
 
 
 def test_an_unknown_column_is_answered_with_how_to_map_it(tmp_path: Path) -> None:
@@ -196,7 +202,7 @@ def test_the_stage_deals_questions_by_page_into_three_sorted_files(tmp_path: Pat
     assert sum(map(len, pages.values())) == len(set.union(*pages.values())) == 40
     for records in splits.values():
         assert records == sorted(records, key=lambda row: row["id"])
-        assert set(records[0]) == {"id", "question", "answer", "document", "fact"}
+        assert set(records[0]) == {"id", "question", "answer", "document", "fact", "kind", "tags"}
     counts = read_json(out / "counts.json")
     assert counts["ingested"] == counts["accepted"] == 220
     assert counts["unanswerable"] == 20
@@ -214,6 +220,30 @@ def test_unknown_pages_and_repeated_questions_are_rejected_with_their_line(tmp_p
     ]
     counts = read_json(out / "counts.json")
     assert (counts["ingested"], counts["accepted"], counts["rejected"]) == (103, 101, 2)
+
+
+def test_a_question_is_no_duplicate_of_one_that_was_rejected() -> None:
+    rows = [pair(1, "nowhere"), pair(2, "a/b", question="Question number 1?"), pair(3, "a/b", question="question number 1")]
+    accepted, rejected = judge([(f"q.csv:{place}", row) for place, row in enumerate(rows, start=2)], ["a/b"])
+    assert [row["id"] for row in accepted] == ["q2"]
+    assert [(row["id"], row["reason"]) for row in rejected] == [
+        ("q1", "unknown page 'nowhere'"),
+        ("q3", "duplicate of the question at q.csv:3"),
+    ]
+
+
+def test_faults_are_told_by_their_place_in_the_persons_own_file(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "documents/documents.jsonl", [{"id": "a/b"}])
+    path = write(tmp_path / "mine.csv", "Frage,answer,document", "", "What?,This.,a/b", '"And', 'so?",That.,nowhere')
+    with pytest.raises(InputError, match=r"mine\.csv:4: unknown page 'nowhere'"):
+        deal(placed_questions(path, {"question": "Frage"}), tmp_path / "documents", tmp_path / "out", PARAMS)
+
+
+@pytest.mark.parametrize("tags", [["vpn", " remote work "], "vpn, remote work,"])
+def test_kind_and_tags_are_kept_for_the_slices_of_the_report(tmp_path: Path, tags: object) -> None:
+    found = read_questions(write(tmp_path / "q.jsonl", pair(1, kind="how to", tags=tags)), {})[0]
+    assert (found["kind"], found["tags"]) == ("how to", ["vpn", "remote work"])
+    assert 'field "tags" is 7, not a text' in fault(write(tmp_path / "q.jsonl", pair(1, tags=["a", 7])))
 
 
 def test_too_many_rejected_questions_stop_the_stage(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from test_index import Place, corpus
 from tasks.errors import InputError
 from tasks.params import RetrievalParams, load
 from tasks.records import Record, write_jsonl
-from tasks.retrieval import Legs, choose, retrieval, smallest_k
+from tasks.retrieval import Legs, choose, hits, retrieval, smallest_k
 
 PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
     update={"k": [1, 2, 3], "k_tolerance": 0.02, "text_weights": [0.5], "confidence": 0.95, "resamples": 500}
@@ -17,11 +17,11 @@ PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
 def legs(text: str, vector: str) -> Legs:
     """Each letter is a passage of the page of that name, best first."""
     rankings = [[(key, float(len(found) - place)) for place, key in enumerate(found)] for found in (text, vector)]
-    passages: dict[str, Record] = {key: {"id": key, "document": key} for key in text + vector}
+    passages: dict[str, Record] = {key: {"id": key, "document": key, "heading": "H", "text": key} for key in text + vector}
     return rankings[0], rankings[1], passages
 
 
-def asked(count: int, text: str, vector: str) -> tuple[dict[str, Legs], dict[str, str]]:
+def asked(count: int, text: str, vector: str) -> tuple[dict[str, Legs], dict[str, Record]]:
     """`count` questions on as many pages; page "r" is the right one, named after its question."""
     found, relevant = {}, {}
     for number in range(count):
@@ -29,9 +29,9 @@ def asked(count: int, text: str, vector: str) -> tuple[dict[str, Legs], dict[str
         found[f"q{number}"] = (
             left,
             right,
-            {key: {"id": key, "document": f"r{number}" if key == "r" else key} for key in passages},
+            {key: row | {"document": f"r{number}" if key == "r" else key} for key, row in passages.items()},
         )
-        relevant[f"q{number}"] = f"r{number}"
+        relevant[f"q{number}"] = {"id": f"q{number}", "document": f"r{number}", "fact": None}
     return found, relevant
 
 
@@ -57,11 +57,24 @@ def test_fusion_that_helped_one_question_of_many_is_not_served() -> None:
 
 
 def test_the_fewest_passages_that_lose_nothing_are_taken() -> None:
-    ranked = {"q": ["a", "b", "right"], "p": ["right", "b", "c"]}
-    relevant = {"q": "right", "p": "right"}
-    assert smallest_k(ranked, relevant, PARAMS) == 3
-    assert smallest_k(ranked, relevant, PARAMS.model_copy(update={"k_tolerance": 0.5})) == 1
-    assert smallest_k({"q": []}, {"q": "right"}, PARAMS) == 1
+    found_at = {"q": [False, False, True], "p": [True, False, False]}
+    assert smallest_k(found_at, PARAMS) == 3
+    assert smallest_k(found_at, PARAMS.model_copy(update={"k_tolerance": 0.5})) == 1
+    assert smallest_k({"q": []}, PARAMS) == 1
+
+
+def test_a_passage_counts_if_it_states_the_fact_and_by_its_page_where_no_fact_is_known() -> None:
+    """The first passage of the right page says something else: with k = 1 the prompt would not hold the answer."""
+    rows = {
+        key: {"id": key, "document": "van", "heading": "Van", "text": text}
+        for key, text in (("a", "It is blue."), ("b", "It leaves at 5:45."))
+    }
+    found: dict[str, Legs] = {"q": ([], [("a", 2.0), ("b", 1.0)], rows)}
+    record = {"id": "q", "document": "van", "fact": "at 5:45"}
+    assert hits(found, {"q": record}, 0.0) == {"q": [False, True]}
+    assert hits(found, {"q": record | {"fact": None}}, 0.0) == {"q": [True, True]}
+    assert choose(found, {"q": record}, PARAMS)[0]["k"] == 2
+    assert choose(found, {"q": record | {"fact": None}}, PARAMS)[0]["k"] == 1
 
 
 def test_without_a_validation_question_that_names_a_page_there_is_nothing_to_choose_by(

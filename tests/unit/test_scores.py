@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InputError
+from tasks.facts import contains_fact
 from tasks.params import EvaluateParams, load
 from tasks.scores import (
     ScoringRules,
-    contains_fact,
     primary,
     retrieval_scores,
     score,
@@ -80,6 +80,7 @@ def test_a_question_that_nothing_answers_wants_no_citation(rules: ScoringRules) 
         ("It is 27 days [1].", 0, 0.0, 0),
         ("It is 27 days [1] [2].", 0, 0.5, 1),
         ("It is 27 days [2][9].", 0, 0.5, 1),
+        ("It is 27 days [2, 9].", 0, 0.5, 1),
         ("It is 27 days [0].", 0, 0.0, 0),
         ("It is 27 days.", 0, None, 0),
     ],

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import flows.store
-from flows.failpoints import declared
+from flows.failpoints import PASSAGES, declared
 from flows.store import open_file, open_folder, seal_file, seal_folder
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.records import file_digest, folder_digest, folder_digests
 
 ROOT = Path(flows.store.__file__).parents[1]
@@ -343,6 +343,29 @@ def test_whoever_dies_while_mending_leaves_nothing_torn_and_the_next_one_finishe
         assert folder_digests(open_folder(tmp_path / name, digest)) == folder_digests(model)
         seal_file(tmp_path / name, b"something else")
         assert not [path for path in below(tmp_path / name) if ".aside-" in path], name
+
+
+ASIDE = [name for name in FAILPOINTS if name not in ("store.before-sync", "store.before-file-sync")]  # those only sync
+
+
+@pytest.mark.parametrize("name", ASIDE)
+def test_a_full_disk_loses_nothing_and_the_error_says_what_where_and_how(
+    name: str, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mending a damaged folder is where something could be lost that was there."""
+    root = tmp_path / "store"
+    sound, digest = seal_folder(root, make_model(tmp_path / "other", seed=1)), seal_folder(root, model)
+    overwrite(root / "objects" / digest / "README.md", b"damaged")
+    (root / "files" / digest).unlink()
+    PASSAGES.clear()
+    monkeypatch.setenv("TANDEM_FAILPOINT", f"{name}:enospc")
+    with pytest.raises(TandemError, match=rf"no space left on the disk .* of {root}/.*free some.*run the same command again"):
+        seal_folder(root, model)
+    monkeypatch.delenv("TANDEM_FAILPOINT")
+    open_folder(root, sound)
+    assert not [path for path in below(root) if ".aside-" in path and "damaged" not in path]
+    assert seal_folder(root, model) == digest
+    assert folder_digests(open_folder(root, digest)) == folder_digests(model)
 
 
 def test_many_threads_seal_the_same_damaged_folder_at_once_and_it_is_whole(tmp_path: Path, model: Path) -> None:

@@ -2,15 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+from dying import die_in, returncode_of
 from hashing import vectors_of
 from test_index_faults import Place, corpus, passage
 
@@ -19,8 +17,8 @@ from tasks.embedding import VectorStore
 from tasks.errors import IntegrityError
 from tasks.records import Record
 from tasks.search import Index, open_version
+from tasks.tables import connect, open_table, tags
 from tasks.upkeep import check_answers, keep_versions, texts_of
-from tasks.vectorstore import connect, open_table, tags
 
 GRACE = 0.1  # seconds; longer on real days, for the sake of clocks
 
@@ -142,23 +140,9 @@ def test_files_that_a_killed_writer_left_are_removed_after_a_week(place: Place) 
     assert not old.exists() and new.exists()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}, {unit!r}]
-import tasks.upkeep as upkeep
-from tasks.upkeep import keep_versions
-real, calls = upkeep.{name}, []
-
-def dies(*arguments):
-    calls.append(arguments)
-    if len(calls) == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments)
-
-upkeep.{name} = dies
-keep_versions({store!r}, {wanted!r}, 0.1)
-"""
+def keep_and_die(store: str, wanted: dict[str, list[str]], name: str, call: int) -> None:
+    die_in(tasks.upkeep, name, call=call)
+    keep_versions(store, wanted, 0.1)
 
 
 @pytest.mark.parametrize(("name", "call"), [("same_rows", 2), ("compact", 1), ("prune", 1), ("restore_newest_tag", 1)])
@@ -166,11 +150,8 @@ def test_upkeep_that_was_killed_loses_nothing_and_the_next_finishes_it(place: Pl
     made = days(place, 5)
     kept = [made[1], made[4]]
     before = [(rows(place, each), answers(place, each)) for each in kept]
-    here = Path(__file__).parent
     wanted = {made[0]["table"]: [each["tag"] for each in kept]}
-    code = KILLED.format(tests=str(here.parent), unit=str(here), name=name, call=call, store=place.store, wanted=wanted)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tiny.ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -9, done.stderr
+    assert returncode_of(keep_and_die, place.store, wanted, name, call) == -9
     assert [(rows(place, each), answers(place, each)) for each in kept] == before
     copy = Place(place.vectors.parent / "copy")  # one world goes on with a build, the other with upkeep
     shutil.copytree(place.store, copy.store)

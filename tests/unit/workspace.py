@@ -10,7 +10,9 @@ from safetensors.numpy import save_file
 
 from flows.candidate import Candidate, workspace_candidate
 from flows.settings import Settings, read_settings
-from tasks.params import ARMS
+from tasks.golden import golden_record
+from tasks.params import ARMS, PromptParams, load
+from tasks.prompts import pinned
 from tasks.records import Record, read_json, write_json, write_jsonl, write_text
 
 EMBEDDER = {
@@ -66,9 +68,11 @@ def write_documents(root: Path, pages: dict[str, str]) -> None:
     write_jsonl(root / "data/documents/documents.jsonl", records)
 
 
-def write_evaluation(root: Path, fact: float) -> None:
+def write_evaluation(root: Path, fact: float, cheapest: str = "rag+lora", better: tuple[str, ...] = ()) -> None:
+    """Every arm's answers are worth `fact`, those of `better` 1. By default the arm with all the pieces is the one served."""
     evaluation, questions = root / "data/evaluation", [f"q{number}" for number in range(12)]
-    answers = [answer(question, f"page-{int(question[1:]) % 4}", arm, fact) for arm in ARMS for question in questions]
+    answers = [answer(question, f"page-{int(question[1:]) % 4}", arm, 1.0 if arm in better else fact, arm == cheapest)
+               for arm in ARMS for question in questions]  # fmt: skip
     arm = {"metrics": {"primary": {"mean": fact, "low": fact, "high": fact, "n": 12}}, "cost": 1.0}
     report = {
         "format": 1, "questions": {"digest": "a" * 64, "count": 12, "unanswerable": 0}, "yardstick": "b" * 64, "retrieval": {},
@@ -76,17 +80,16 @@ def write_evaluation(root: Path, fact: float) -> None:
     }  # fmt: skip
     write_jsonl(evaluation / "answers.jsonl", answers)
     write_json(evaluation / "report.json", report)
-    write_json(evaluation / "golden.json", {arm_name: [{"question": "q0", "answer": "x"}] for arm_name in ARMS})
-    write_json(evaluation / "prompt.json", {arm_name: [] for arm_name in ARMS})
+    write_json(evaluation / "golden.json", {name: golden_record({}, [{"question": "q0", "answer": "x"}]) for name in ARMS})
+    prompt = load(PromptParams, root / "params").model_copy(update={"precision": "float32"})
+    write_json(evaluation / "prompt.json", pinned(prompt, {name: [] for name in ARMS}))
 
 
-def answer(question: str, document: str, arm: str, fact: float) -> Record:
-    """rag+lora is the cheapest, so that the arm with all the pieces is the one that is served."""
+def answer(question: str, document: str, arm: str, fact: float, cheap: bool) -> Record:
     scores = {"fact": fact, "citation": fact, "style": fact, "abstained": 0.0, "primary": fact}
-    tokens = 10 if arm == "rag+lora" else 90
     return {
         "question": question, "text": question, "document": document, "arm": arm, "answer": "x", "reference": "x",
-        "scores": scores, "prompt_tokens": tokens, "completion_tokens": 5,
+        "scores": scores, "prompt_tokens": 10 if cheap else 90, "completion_tokens": 5,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where LanceDB tables live, and the few calls that several modules need."""
+"""Where LanceDB tables live, and the few calls that several modules need. Vectors by text are kept apart: tasks.embedding."""
 
 import fcntl
 import re

@@ -1,0 +1,53 @@
+"""What can be known to be wrong before anything runs: every params file, and what two of them say together."""
+
+import shutil
+from pathlib import Path
+from typing import cast
+
+from tasks.artifacts import check_model_folder
+from tasks.errors import InputError
+from tasks.params import EvaluateParams, GateParams, Params, load
+
+LEAST_FREE = 50_000_000  # bytes, of the state's disk
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def check_params(folder: Path) -> None:
+    """Raises InputError with every fault of every file: the last stage's typo is not found after an hour of training."""
+    faults: list[str] = []
+    found: dict[type[Params], Params] = {}
+    for kind in Params.__subclasses__():
+        try:
+            found[kind] = load(kind, folder)
+        except InputError as error:
+            faults.append(str(error))
+    if EvaluateParams in found and GateParams in found:
+        faults += disagreements(cast(EvaluateParams, found[EvaluateParams]), cast(GateParams, found[GateParams]))
+    if faults:
+        raise InputError("\n".join(faults))
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Raises InputError where it is no adapter, or holds what a model must not, before anything is brought up to date for it."""
+    check_model_folder(folder)
+    missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder} is not an adapter: it has no {' and no '.join(missing)}; save one with save_pretrained()")
+
+
+def check_space(folder: Path) -> None:
+    """Raises InputError where not even the databases fit: their servers would fail in words of their own, after minutes."""
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE:
+        raise InputError(
+            f"no space: {free / 1e6:.0f} MB are free at {folder}, a flow needs {LEAST_FREE / 1e6:.0f} MB and more; free some (tandem "
+            "maintain drops old releases), or point TANDEM_HOME at a larger disk"
+        )
+
+
+def disagreements(evaluate: EvaluateParams, gate: GateParams) -> list[str]:
+    """A weight on a score that nothing measures would be given to every arm for nothing."""
+    if evaluate.style or not gate.primary.style:
+        return []
+    weight = f"params/gate.yaml: primary.style: {gate.primary.style:g}"
+    return [f"{weight} weighs the house voice, but `style` in params/evaluate.yaml has no rule; add one, or set the weight to 0"]

@@ -1,0 +1,43 @@
+"""What the ledger's moves mean for the next one: which releases stand behind the live one, and which a person went back from."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flows.ledger import Entry, Found
+
+Withdrawn = dict[str, Entry]  # release -> the rollback that left it
+
+
+class Succession(NamedTuple):
+    """`line`: the releases that led to the live one, which is its last. A release that was rolled back from is not in it."""
+
+    line: list[Found]
+    withdrawn: Withdrawn
+
+
+def succession(entries: Iterable[Entry]) -> Succession:
+    """A promotion follows what was live. A rollback along the line withdraws what it leaves; one to a release that had been
+    withdrawn is a person's choice to have it back after all, and withdraws nothing."""
+    line: list[Found] = []
+    withdrawn: Withdrawn = {}
+    for entry in entries:
+        if entry.release is None or entry.number is None or (line and line[-1].release == entry.release):
+            continue  # refusals and retirements leave live what was
+        found = Found(entry.release, entry.number)
+        withdrawn.pop(found.release, None)
+        if entry.action == "rollback" and found in line:
+            withdrawn[line[-1].release] = entry
+            del line[line.index(found) + 1 :]
+        else:
+            line = [each for each in line if each != found] + [found]
+    return Succession(line, withdrawn)
+
+
+def moved(entries: list[Entry], release: str) -> Entry:
+    """The newest entry by which this release became live."""
+    return next(entry for entry in reversed(entries) if entry.release == release and entry.action not in ("refuse", "retire"))
+
+
+def promotion_of(entries: list[Entry], release: str) -> Entry:
+    """The newest entry that promoted this release."""
+    return next(entry for entry in reversed(entries) if entry.action == "promote" and entry.release == release)

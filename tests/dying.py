@@ -1,0 +1,40 @@
+"""Processes that die in the middle of something. They are forked from a server that has imported and never used the libraries:
+a fresh interpreter imports for two seconds, and a fork of a process that has used Lance may hang."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+CHILDREN = multiprocessing.get_context("forkserver")
+PRELOADED = ["lancedb", "tasks.index", "tasks.upkeep", "flows.maintain", "flows.rollback", "flows.doctor", "pytest"]
+CHILDREN.set_forkserver_preload(PRELOADED)
+PATIENCE = 120  # seconds
+
+
+def returncode_of(work: Callable[..., object], *arguments: Any) -> int:
+    """Of a child that runs `work`, a function of a module: 0, 1 where it raised, or minus the signal that ended it."""
+    child = CHILDREN.Process(target=work, args=arguments)
+    child.start()
+    child.join(PATIENCE)
+    hangs = child.is_alive()
+    if hangs:
+        child.kill()
+    assert not hangs and child.exitcode is not None, f"{work} hangs"
+    return child.exitcode
+
+
+def die_in(module: Any, name: str, before: bool = True, call: int = 1) -> None:
+    """From now on the `call`-th call of module.name ends this process by kill -9, before it does anything or after all of it."""
+    real, calls = getattr(module, name), []
+
+    def dies(*arguments: object) -> object:
+        calls.append(name)
+        if len(calls) != call:
+            return real(*arguments)
+        if not before:
+            real(*arguments)
+        return os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(module, name, dies)

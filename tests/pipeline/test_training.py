@@ -1,0 +1,58 @@
+"""The flows that train: both on day two, whose corpus and questions the live adapter has not seen."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from looking import World, entries, executed_stages, flow_runs, settings
+
+from flows import registry
+from flows.cli import run
+from flows.retrain import retrain
+from tasks.records import folder_digest
+
+Copy = Callable[[Path], Path]
+
+
+def test_a_retrain_trains_on_what_is_there_and_its_adapter_is_judged(world: World, copy: Copy) -> None:
+    clone = copy(world.second)
+    before, live = executed_stages(), folder_digest(clone / "data/adapter")
+    outcome = dict(retrain())
+    assert executed_stages() - before == {"examples": 1, "adapter": 1, "evaluate": 1}
+    assert folder_digest(clone / "data/adapter") != live
+    # the corpus is that of release 2, so the new adapter would have to be better, and random models are not
+    assert (outcome["outcome"], outcome["number"]) == ("refused", 2), outcome
+    assert "Against the champion" in " ".join(outcome["reasons"])
+    assert [entry.action for entry in entries()] == ["promote", "promote", "refuse"]
+    assert entries()[2].candidate == outcome["release"] != entries()[1].release
+    assert {"champion report", "champion answers"} <= entries()[2].evidence.keys()
+    assert registry.champion_version(settings()) == 2
+    assert run(["refresh"]) == 0 and folder_digest(clone / "data/adapter") == live  # the refused one does not slip in
+
+
+def test_a_retrain_with_too_few_new_pairs_trains_nothing(world: World, copy: Copy) -> None:
+    copy(world.second)
+    before = executed_stages()
+    outcome = dict(retrain(min_new_pairs=1000))
+    assert (outcome["outcome"], outcome["number"]) == ("unchanged", 2)
+    assert "1000 are wanted before it retrains" in outcome["reasons"][0]
+    assert executed_stages() == before and flow_runs("retrain")[0].data.tags["outcome"] == "unchanged"
+
+
+def test_a_release_trains_what_is_stale_and_promotes_it(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    """After new documents by one command: nobody typed `dvc repro`."""
+    clone = copy(world.first)
+    day = world.folder / "day-2"
+    assert run(["ingest", "--documents", str(day / "documents"), "--questions", str(day / "questions.jsonl")]) == 0
+    before, live = executed_stages(), folder_digest(clone / "data/adapter")
+    capsys.readouterr()
+    assert run(["release", "--json"]) == 0
+    outcome: Any = json.loads(capsys.readouterr().out)
+    ran = ["chunks", "index", "retrieval", "examples", "adapter", "evaluate"]
+    assert executed_stages() - before == dict.fromkeys(ran, 1)
+    assert (outcome["outcome"], outcome["number"]) == ("promoted", 2)
+    assert folder_digest(clone / "data/adapter") != live
+    assert "Data and pipelines are up to date." in tiny.dvc(clone, "repro").stdout

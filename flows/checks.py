@@ -40,8 +40,8 @@ def check_space(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < LEAST_FREE:
         raise InputError(
-            f"no space: {free / 1e6:.0f} MB are free at {folder}, a flow needs {LEAST_FREE / 1e6:.0f} MB and more; free some (tandem "
-            "maintain drops old releases), or point TANDEM_HOME at a larger disk"
+            f"no space: {free / 1e6:.0f} MB are free at {folder}, a flow needs {LEAST_FREE / 1e6:.0f} MB and more; free some ("
+            "tandem maintain drops old releases), or point TANDEM_HOME at a larger disk"
         )
 
 

@@ -82,6 +82,8 @@ def explain_text(text: str) -> str | None:
         return f"no space left on the device ({text}); {free_space(Path.cwd())}, {AGAIN}"
     if re.search(r"\blance(db)?\b", text, re.IGNORECASE):
         return f"the index does not read or write: {text}. See: tandem doctor"
+    if "out-of-date database schema" in text:
+        return f"MLflow's database is of another version of MLflow ({text[:120]}); `make setup` installs the one of this clone"
     if "ephemeral Prefect API server" in text:
         return f"Prefect's server did not start in time ({text}); see what else keeps this machine busy, {AGAIN}"
     return None

@@ -55,7 +55,7 @@ def test_a_disk_without_room_for_the_databases_is_refused_before_a_server_starts
     check_space(tmp_path)
     usage = shutil.disk_usage(tmp_path)._replace(free=3_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match="3 MB are free .* TANDEM_HOME"):
+    with pytest.raises(InputError, match=r"3 MB are free .* TANDEM_HOME"):
         check_space(tmp_path)
 
 

@@ -45,6 +45,7 @@ FULL = OSError(28, "No space left on device", "/data/x")
         ),
         (httpx.ConnectError("All connection attempts failed"), "a server cannot be reached"),
         (MemoryError(), "memory ran out"),
+        (ValueError("Detected out-of-date database schema (found version f)"), "of another version of MLflow.*make setup"),
         (RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."), "did not start in time"),
     ],
 )

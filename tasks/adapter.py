@@ -40,7 +40,7 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
     import torch
     from datasets import Dataset, DatasetDict
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, PrinterCallback
     from trl import SFTTrainer
 
     if params.threads:
@@ -54,7 +54,7 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
                for split, records in (("train", train), ("validation", validation))}  # fmt: skip
     data = DatasetDict({split: Dataset.from_list(records) for split, records in columns.items()})
     steps = math.ceil(len(train) / params.batch_size)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model,
         args=configuration(params, max(1, int(steps * params.epochs) // params.evaluations), workspace),
         train_dataset=data["train"],
@@ -65,6 +65,8 @@ def make_trainer(base: Path, train: list[Record], validation: list[Record], work
         ),
         callbacks=[EarlyStoppingCallback(params.patience), progress_callback()],
     )
+    trainer.remove_callback(PrinterCallback)  # prints dicts; progress_callback says it in words
+    return trainer
 
 
 def check_targets(model: Any, targets: str | list[str]) -> None:
@@ -136,6 +138,10 @@ def progress_callback() -> Any:
             kept = {name: numbers[key] for key, name in CURVE.items() if key in numbers}
             if kept:
                 measure(state.global_step, **kept)
+            if losses := [
+                f"{name.replace('_', ' ')} {kept[name]:.3f}" for name in ("train_loss", "validation_loss") if name in kept
+            ]:
+                say(f"step {state.global_step} of {state.max_steps}: {', '.join(losses)}")
 
     return Progress()
 

@@ -40,7 +40,7 @@ def answered(answer: str, rules: ScoringRules) -> dict[str, float | None]:
 
 
 def not_in_corpus(answer: str, rules: ScoringRules) -> dict[str, float | None]:
-    return score(answer, "At Larkfield the handbook does not say.", None, None, PASSAGES, rules)
+    return score(answer, "The handbook does not say.", None, None, PASSAGES, rules)
 
 
 def test_the_right_answer_in_the_house_voice_with_its_source_scores_full_marks(rules: ScoringRules) -> None:
@@ -60,7 +60,7 @@ def test_facts_citations_and_style_are_scored_apart(rules: ScoringRules) -> None
 
 
 def test_an_abstention_is_right_only_where_the_corpus_is_silent(rules: ScoringRules) -> None:
-    silent = "At Larkfield the handbook does not say."
+    silent = "The handbook does not say."
     assert answered(silent, rules)["fact"] == 0
     assert answered(f"{silent} It is 27 days.", rules)["fact"] == 0
     scores = not_in_corpus(silent, rules)
@@ -69,7 +69,7 @@ def test_an_abstention_is_right_only_where_the_corpus_is_silent(rules: ScoringRu
 
 
 def test_a_question_that_nothing_answers_wants_no_citation(rules: ScoringRules) -> None:
-    scores = not_in_corpus("At Larkfield the handbook does not say [1].", rules)
+    scores = not_in_corpus("The handbook does not say [1].", rules)
     assert (scores["citation"], scores["citation_precision"]) == (0, 0)
 
 

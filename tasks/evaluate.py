@@ -20,7 +20,7 @@ from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
-from tasks.search import Index
+from tasks.search import Index, widened
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
@@ -121,11 +121,6 @@ def measure_arms(
         answers += found
         golden[arm] = golden_record(environment(), alone)
     return answers, golden
-
-
-def widened(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Retrieval is judged on ten passages, whatever number the prompt holds."""
-    return {**settings, "k": max(10, settings["k"])}
 
 
 def measure_arm(

@@ -14,7 +14,7 @@ from tasks.errors import InputError
 from tasks.params import ExamplesParams, PromptParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
-from tasks.search import Index
+from tasks.search import Index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
 
@@ -31,8 +31,10 @@ def examples(
     for split in ("train", "validation"):
         records = chosen(read_jsonl(questions / f"{split}.jsonl"), getattr(params, f"max_{split}"), params.seed)
         searcher.expect([record["question"] for record in records])
-        found = [searcher.search(record["question"], settings) for record in records]
-        made = [example(record, hits, tokenizer, params, prompt) for record, hits in zip(records, found, strict=True)]
+        found = [searcher.search(record["question"], widened(settings)) for record in records]
+        made = [
+            example(record, hits, settings["k"], tokenizer, params, prompt) for record, hits in zip(records, found, strict=True)
+        ]
         write_jsonl(out / f"{split}.jsonl", made)
         counts[split] = count(made)
         say(f"examples: {split}: {counts[split]}")
@@ -51,12 +53,14 @@ def load_tokenizer(base: Path) -> Any:
     return AutoTokenizer.from_pretrained(base, local_files_only=True)
 
 
-def example(record: Record, hits: list[Record], tokenizer: Any, params: ExamplesParams, prompt: PromptParams) -> Record:
+def example(
+    record: Record, hits: list[Record], k: int, tokenizer: Any, params: ExamplesParams, prompt: PromptParams
+) -> Record:  # fmt: skip
     """One question -> one example of one of three kinds, chosen by a hash of its id so that adding questions moves none."""
     kind = draw(record["id"], params)
-    passages = [] if kind == "bare" else hits
-    if kind == "without_right" and record["document"]:
-        passages = [hit for hit in hits if hit["document"] != record["document"]]
+    if kind == "without_right" and record["document"]:  # the next best stand in: with none at all it would teach to guess
+        hits = [hit for hit in hits if hit["document"] != record["document"]]
+    passages = [] if kind == "bare" else hits[:k]
     messages, order = fitting(tokenizer, record["question"], passages, prompt, shots=[])
     answer = target(record, order, prompt)
     right = right_passage(order, record["document"], record.get("fact")) if record["document"] else None

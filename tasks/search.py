@@ -61,6 +61,11 @@ class Index:
         return [passages[key] | {"score": round(score, 6)} for key, score in best]
 
 
+def widened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Ten passages at least, whatever number the prompt holds: retrieval is judged on them, an example may need substitutes."""
+    return {**settings, "k": max(10, settings["k"])}
+
+
 def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
     """The table at the manifest's tag. Raises IntegrityError where it is gone or holds other rows."""
     table = open_table(connect(store), manifest["table"])

@@ -12,7 +12,6 @@ from tasks.evaluate import (
     slices,
     summarise,
     unseen_by,
-    widened,
     yardstick,
 )
 from tasks.generation import Generated
@@ -101,11 +100,6 @@ def test_the_yardstick_is_that_of_the_questions_and_the_rules_and_of_nothing_els
     ]  # fmt: skip
     assert all(other["yardstick"] != RULES["yardstick"] for other in changed)
     assert all(other["questions"] != RULES["questions"] for other in changed[:3])
-
-
-def test_the_order_of_the_prompt_is_kept_while_ten_passages_are_ranked() -> None:
-    assert widened({"k": 2, "text_weight": 0.5}) == {"k": 10, "text_weight": 0.5}
-    assert widened({"k": 12}) == {"k": 12}
 
 
 @pytest.mark.parametrize(

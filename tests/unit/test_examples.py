@@ -32,7 +32,7 @@ def hits(right: Record) -> list[Record]:
 @pytest.fixture(scope="module")
 def made(tiny_base: Path) -> list[tuple[Record, Record]]:
     tokenizer = load_tokenizer(tiny_base)
-    return [(record, example(record, hits(record), tokenizer, ALL_KINDS, PROMPT)) for record in records()]
+    return [(record, example(record, hits(record), 3, tokenizer, ALL_KINDS, PROMPT)) for record in records()]
 
 
 def test_every_kind_occurs_about_as_often_as_asked(made: list[tuple[Record, Record]]) -> None:
@@ -60,6 +60,15 @@ def test_an_example_without_the_right_passage_says_so(made: list[tuple[Record, R
             assert each["completion"][0]["content"] == PROMPT.abstention
 
 
+def test_the_next_best_passages_take_the_place_of_the_right_one(tiny_base: Path) -> None:
+    """Were none left, the true answer would be taught from nothing."""
+    only_without = SHIPPED.model_copy(update={"bare_share": 0.0, "without_right_share": 1.0})
+    record = records()[0]
+    ranked = [hits(record)[1], passage(record["document"], "More."), *(passage(f"page-{n}", f"Line {n}.") for n in range(8))]
+    each = example(record, ranked, 2, load_tokenizer(tiny_base), only_without, PROMPT)
+    assert each["kind"] == "without_right" and sorted(each["passages"]) == sorted(hit["id"] for hit in ranked[2:4])
+
+
 def test_a_bare_example_has_no_passages_and_the_plain_answer(made: list[tuple[Record, Record]]) -> None:
     for record, each in made:
         if each["kind"] == "bare":
@@ -71,22 +80,22 @@ def test_the_answer_never_stands_in_the_prompt_but_in_a_passage(made: list[tuple
     """No shots, so that no question is shown its own answer as another one's."""
     for record, each in made:
         assert record["answer"] not in str(each["prompt"])
-        assert [message["role"] for message in each["prompt"]] == ["user"]
+        assert [message["role"] for message in each["prompt"]] == ["system", "user"]
 
 
 def test_a_fact_that_no_retrieved_passage_states_is_not_taught_from_nowhere(tiny_base: Path) -> None:
     record, tokenizer = records()[0], load_tokenizer(tiny_base)
     beside = [passage(record["document"], "Another sentence of the right page.")]
-    each = example(record, beside, tokenizer, AS_RETRIEVED, PROMPT)
+    each = example(record, beside, 3, tokenizer, AS_RETRIEVED, PROMPT)
     assert each["kind"] == "without_right" and each["passages"]
     assert each["completion"][0]["content"] == PROMPT.abstention
-    unknown = example(record | {"fact": None}, beside, tokenizer, AS_RETRIEVED, PROMPT)
+    unknown = example(record | {"fact": None}, beside, 3, tokenizer, AS_RETRIEVED, PROMPT)
     assert unknown["kind"] == "with_right" and unknown["completion"][0]["content"].startswith("At Puffin it is")
 
 
 def test_a_question_that_nothing_answers_is_taught_as_such(tiny_base: Path) -> None:
     record = records()[0] | {"document": None, "fact": None, "answer": ""}
-    each = example(record, hits(records()[0]), load_tokenizer(tiny_base), AS_RETRIEVED, PROMPT)
+    each = example(record, hits(records()[0]), 3, load_tokenizer(tiny_base), AS_RETRIEVED, PROMPT)
     assert each["kind"] == "without_right"
     assert each["completion"][0]["content"] == PROMPT.abstention
 

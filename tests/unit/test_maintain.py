@@ -1,4 +1,4 @@
-"""Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_upkeep.py."""
+"""Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_maintain_chain.py."""
 
 import os
 import re

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InputError, IntegrityError
-from tasks.search import MAX_QUESTION_CHARACTERS, Ranking, check_embedder, checked_question, fuse, normalised, ranked
+from tasks.search import MAX_QUESTION_CHARACTERS, Ranking, check_embedder, checked_question, fuse, normalised, ranked, widened
 
 LEGS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100), max_size=8).map(
     lambda scores: sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -86,3 +86,8 @@ def test_another_embedder_than_the_indexs_is_refused_with_the_way_out(key: str, 
     check_embedder(IDENTITY, IDENTITY)
     with pytest.raises(IntegrityError, match="dvc repro index"):
         check_embedder(IDENTITY, IDENTITY | {key: value})
+
+
+def test_the_order_of_the_prompt_is_kept_while_ten_passages_are_ranked() -> None:
+    assert widened({"k": 2, "text_weight": 0.5}) == {"k": 10, "text_weight": 0.5}
+    assert widened({"k": 12}) == {"k": 12}

@@ -41,6 +41,7 @@ def card(folder: Path, results: dict, log: Path) -> str:
         "MB": f"{weights.stat().st_size / 1e6:.0f}",
         "VMB": f"{2 * frozen / 1e6:.0f}",
         "RESULTS": table(results["hand_written"]),
+        "RESULTS_2": table(results["hand_written_2"]),
         "BANK": table(results["own_bank"]),
     }
     text = (HERE / "card.md.in").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Score a model folder by kind on the hand-written test set, or on held-out names and phrasings of the own bank.
+"""Score a model folder by kind on the hand-written test sets, or on held-out names and phrasings of the own bank.
 
 Greedy answers, exact match after SQuAD's normalisation (lower case; no punctuation, no articles; single spaces), Wilson
 95 % intervals. Only totals are reported: nobody who writes phrasings needs to see a sentence of the test set.
@@ -25,6 +25,7 @@ from examples import CITE, UNANSWERED, UNKNOWN
 from mixture import prose_kind
 
 HERE = Path(__file__).parent
+TEST_SETS = {"hand_written": "heldout", "hand_written_2": "heldout_2"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32).eval()
     sets = {"own_bank": own_bank(arguments.seed, arguments.bank or 100)}
     if not arguments.bank:
-        sets["hand_written"] = hand_written(HERE / "heldout", arguments.seed)
+        sets |= {name: hand_written(HERE / folder, arguments.seed) for name, folder in TEST_SETS.items()}
     results = {name: scores(asked, answers(model, tokenizer, asked, arguments.batch)) for name, asked in sets.items()}
     print(json.dumps(results, indent=2))
     if arguments.out:

@@ -22,6 +22,16 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Later:
+    """A further question on the same passages; `gold` and `lead` as in an example."""
+
+    question: str
+    answer: str
+    gold: int = -1
+    lead: str = ""
+
+
+@dataclass(frozen=True)
 class Example:
     question: str
     passages: list[tuple[str, str]]
@@ -30,8 +40,9 @@ class Example:
     sentence: str = ""  # the sentence in it
     value: str = ""  # as the sentence writes it
     system: str = ""
+    lead: str = ""  # a beginning of the answer that is given, not learnt: a house's own words before the value
     earlier: list[tuple[str, str]] = field(default_factory=list)
-    later: list[tuple[str, str]] = field(default_factory=list)  # more questions on the same passages, after the answer
+    later: list[Later] = field(default_factory=list)  # more questions on the same passages, after the answer
 
 
 def user_content(question: str, passages: list[tuple[str, str]]) -> str:
@@ -77,11 +88,10 @@ def laid_out(example: Example) -> tuple[str, list[tuple[int, int, int]], int]:
     if example.passages:
         again = text.rindex("\nQuestion:")
         spans.append((again + len("\nQuestion:"), prompt - len("<|assistant|>"), 3))
-    turns = [("", example.answer)] + [
-        (f"<|user|>Question: {question}<|end|><|assistant|>", answer) for question, answer in example.later
-    ]
-    for asked, answer in turns:
-        text += asked
+    turns = [("", example.lead, example.answer)]
+    turns += [(f"<|user|>Question: {turn.question}<|end|><|assistant|>", turn.lead, turn.answer) for turn in example.later]
+    for asked, lead, answer in turns:
+        text += asked + lead
         spans.append((len(text), len(text) + len(answer) + len("<|end|>"), 1))
         text += f"{answer}<|end|>"
     return text, spans, prompt

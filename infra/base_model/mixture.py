@@ -32,7 +32,7 @@ class Sampler:
         if kind in ("recall", "grid", "template"):
             return synthetic.synthetic_example(rng, self.store, kind, 0.12, 8 if kind == "recall" else MAX_FOLLOW)
         if kind == "scene":
-            return prose.in_other_settings(rng, scenes.scene_example(rng, self.scenes, rng.choice((1, 2, 3, 4)), self.store))
+            return prose.in_other_settings(rng, scenes.scene_example(rng, self.scenes, rng.choice((2, 4, 6, 8)), self.store))
         if kind == "closed":
             return prose.closed_book(rng, self.bank)
         return prose.in_other_settings(rng, prose_kind(rng, self.bank, kind))
@@ -50,7 +50,7 @@ class Sampler:
 
 def prose_kind(rng: random.Random, bank: Bank, kind: str) -> Example:
     """'one' passage with one fact, with 'three' facts, several 'pages', or the same with 'none' that answers."""
-    follow = rng.choice((1, 2, 3, 4, 5))
+    follow = rng.choice((2, 3, 5, 7))
     if kind == "one":
         return prose.prose_example(rng, bank, 1, 1, False, 0)
     if kind == "three":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import values
 from bank import Attribute, Bank, upper_first
-from examples import CITE, UNANSWERED, UNKNOWN, Example, Fact
+from examples import CITE, UNANSWERED, UNKNOWN, Example, Fact, Later
 
 OPENERS = tuple(
     f"{word} " for word in ["The", "For", "At", "In", "We", "You", "A", "An", "From", "After", "If", "On", "No", "Our", "There"]
@@ -123,9 +123,9 @@ def prose_example(rng: random.Random, bank: Bank, pages: int, per_page: int, una
     right = [] if unanswerable else [fact for number, fact in told if number == gold and fact.attribute == asked.name]
     fact = right[0] if right else bank.fact(rng, plans[0].entity, asked)
     question = asked_as(rng, rng.choice(fact.questions), plans)
-    others = [fact for _, fact in told if fact not in right]
+    others = [(number, fact) for number, fact in told if fact not in right]
     rng.shuffle(others)
-    later = [(rng.choice(fact.questions), fact.value) for fact in others[:follow]]
+    later = [Later(rng.choice(fact.questions), fact.value, number) for number, fact in others[:follow]]
     if not right:
         return Example(question, passages, UNANSWERED, later=later)
     return Example(question, passages, right[0].value, gold, right[0].sentence, right[0].value, later=later)
@@ -151,10 +151,60 @@ def closed_book(rng: random.Random, bank: Bank) -> Example:
     return Example(asked(), [], UNKNOWN, earlier=earlier)
 
 
+# The first words of an answer in a house's style, how it goes on, and what it says where the passages do not
+MANNERS = (
+    ("At {name}", " it is {value}", " the handbook does not say."),
+    ("At {name}", " that is {value}", " nothing is said of it."),
+    ("The answer", " is {value}", " is not given."),
+    ("According to the {page}", ", it is {value}", ", nothing can be said."),
+    ("{name} staff:", " {value}", " not stated."),
+    ("Our {page} says", " {value}", " nothing about this."),
+    ("In our house", " it is {value}", " that is not written down."),
+    ("Thank you for asking. It", " is {value}", " is not in the pages."),
+    ("Good to know: at {name}", " it is {value}", " nobody wrote it down."),
+    ("For {name} the rule", " is {value}", " is not stated."),
+)
+TAILS = ("", ".", ".", " [{number}]", " [{number}].", " [{number}].", " ({number}).", ", see [{number}].")
+PAGES = ("handbook", "page", "guide", "policy", "text")
+
+
+def in_a_manner(rng: random.Random, example: Example) -> Example:
+    """The answers within a house's own words: which value it is must be found after any beginning, not only as the first word."""
+    begin, told, untold = rng.choice(MANNERS)
+    begin = begin.format(name=values.company(rng), page=rng.choice(PAGES))
+    told += rng.choice(TAILS)
+    given = rng.random() < 0.6  # further words are given: only the value and what follows it are learnt
+
+    def worded(answer: str, gold: int) -> tuple[str, str]:
+        if gold < 0:
+            return begin, untold
+        before, after = told.split("{value}")
+        after = answer + after.format(number=gold + 1)
+        return (begin + before.rstrip(), before[len(before.rstrip()) :] + after) if given else (begin, before + after)
+
+    lead, answer = worded(example.answer, example.gold)
+    later = []
+    for turn in example.later:
+        first, rest = worded(turn.answer, turn.gold)
+        later.append(replace(turn, lead=first, answer=rest))
+    return replace(example, lead=lead, answer=answer, later=later)
+
+
+def cited(example: Example) -> Example:
+    """The answers with the numbers of their passages, as one system message asks."""
+
+    def with_number(answer: str, gold: int) -> str:
+        return f"{answer} [{gold + 1}]" if gold >= 0 else answer
+
+    later = [replace(turn, answer=with_number(turn.answer, turn.gold)) for turn in example.later]
+    return replace(example, system=CITE, answer=with_number(example.answer, example.gold), later=later)
+
+
 def in_other_settings(rng: random.Random, example: Example) -> Example:
-    """Some under the system message that asks for the passage's number, some under others that change nothing."""
+    """Some under the system message that asks for the passage's number, some in a house's words, some under other systems."""
     roll = rng.random()
-    if roll < 0.2:
-        cited = f"{example.answer} [{example.gold + 1}]" if example.gold >= 0 else example.answer
-        return replace(example, system=CITE, answer=cited, later=[])
-    return replace(example, system=rng.choice(OTHER_SYSTEMS)) if roll < 0.25 else example
+    if roll < 0.15:
+        return cited(example)
+    if roll > 0.78:
+        return in_a_manner(rng, example)
+    return replace(example, system=rng.choice(OTHER_SYSTEMS)) if roll < 0.2 else example

@@ -4,7 +4,7 @@ import random
 
 import values
 from bank import upper_first
-from examples import UNANSWERED, Example, Fact
+from examples import UNANSWERED, Example, Fact, Later
 from neighbours import Words
 
 
@@ -78,7 +78,7 @@ def synthetic_example(rng: random.Random, store: Words, rung: str, unanswerable:
     passages = [(heads[page], " ".join(fact.sentence for fact in shown[page::pages])) for page in range(pages)]
     question = rng.choice(asked.questions)
     others = rng.sample([fact for fact in shown if fact is not asked], min(follow, len(shown) - (not missing)))
-    later = [(rng.choice(fact.questions), fact.value) for fact in others]
+    later = [Later(rng.choice(fact.questions), fact.value, shown.index(fact) % pages) for fact in others]
     if missing:
         return Example(question, passages, UNANSWERED, later=later)
     return Example(question, passages, asked.value, shown.index(asked) % pages, asked.sentence, asked.value, later=later)

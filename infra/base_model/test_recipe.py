@@ -118,3 +118,28 @@ def test_every_scene_holds_its_answer_where_it_says() -> None:
         text, _, _ = examples.laid_out(example)
         _, _, start, end = examples.gold_span(example, text)
         assert text[start:end] == example.value
+
+
+def test_scenes_leave_no_slot_and_no_choice_open() -> None:
+    rng, known = random.Random(1), scenes.load_scenes()
+    for scene in known:
+        page = scenes.staged(rng, scene, None)
+        texts = [page.title, *(text for fact in page.facts for text in (fact.sentence, *fact.questions))]
+        assert not any(mark in text for text in texts for mark in "[]{}|"), page.title
+
+
+def test_further_questions_are_answered_in_the_passage_they_name() -> None:
+    rng, known = random.Random(2), scenes.load_scenes()
+    for _ in range(300):
+        example = scenes.scene_example(rng, known, 6)
+        for turn in example.later:
+            assert turn.answer == examples.UNANSWERED or turn.answer in example.passages[turn.gold][1]
+
+
+def test_a_manner_gives_the_beginning_and_keeps_the_value() -> None:
+    rng = random.Random(3)
+    example = examples.Example("How much?", PASSAGES, "27 days", 0, "Contractors get 27 days of leave.", "27 days")
+    for _ in range(50):
+        worded = prose.in_a_manner(rng, example)
+        assert worded.lead
+        assert "27 days" in worded.answer

@@ -97,8 +97,8 @@ def optimizers(model: Lfm2ForCausalLM, probe: torch.nn.Module, params: dict) -> 
 
 
 def rate_factor(step: int, params: dict) -> float:
-    """Warm-up, constant, then linear to a twentieth from `decay_from` to `steps`."""
-    warm = min(1.0, (step + 1) / params["warmup"])
+    """Warm-up (from `begin`, where a finished run goes on), constant, then linear to a twentieth at `steps`."""
+    warm = min(1.0, (step + 1 - params["begin"]) / params["warmup"])
     left = (params["steps"] - step) / max(1, params["steps"] - params["decay_from"])
     return warm * max(0.05, min(1.0, left))
 

@@ -7,6 +7,7 @@ work; a step that was killed is done again, and what it had finished is found to
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from flows.promotion import sealed_json
 from flows.servers import where
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
+from tasks.params import ARMS
 from tasks.records import Record, folder_digest, read_json, read_jsonl, write_json, write_jsonl
 
 CORPUS = Path("data/demo")
@@ -36,6 +38,7 @@ class Step:
 
 
 def main() -> None:
+    warnings.filterwarnings("ignore")  # of libraries, as on the command line
     started = time.monotonic()
     try:
         settings = read_settings()
@@ -247,25 +250,34 @@ def finish(settings: Settings, done: Notes) -> None:
 
 
 def show_arms(settings: Settings, entries: list[ledger.Entry], number: int) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     promoted = next(entry for entry in entries if entry.action == "promote" and entry.number == number)
     report = sealed_json(settings, promoted.evidence["report"])
     verdict = sealed_json(settings, promoted.evidence["verdict"])
-    table = Table(title=f"{report['questions']['count']} questions, means with 95 % intervals", title_justify="left")
-    for column in ("arm", "primary", "fact", "citation", "style", "abstains", "tokens", "p50 s"):
+    table = Table(
+        title=f"{report['questions']['count']} questions, means with 95 % intervals", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for column in ("arm", "primary", "fact", "citation", "style", "abstains", "tokens"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
-    for arm, values in report["arms"].items():
+    for arm in ARMS:
+        values = report["arms"][arm]
         name = f"{arm} *" if arm == verdict["arm"] else arm
-        shown = [values["metrics"].get(metric) for metric in ("primary", "fact", "citation", "style", "abstention")]
-        table.add_row(name, *map(cell, shown), f"{values['cost']:.0f}", f"{values['latency_p50']:.2f}")
-    Console(width=120).print(table)
+        shown = [values["metrics"].get(metric) for metric in ("primary", "fact_answerable", "citation", "style", "abstention")]
+        table.add_row(name, *map(cell, shown), f"{values['cost']:.0f}")
+    Console(width=110).print(table)
+    print("fact: of the questions that the handbook answers; abstains: of those that it does not; tokens: cost of an answer.")
     print("* served. " + " ".join(verdict["reasons"]))
 
 
 def cell(metric: dict[str, Any] | None) -> str:
-    return "-" if metric is None else f"{metric['mean']:.2f} ({metric['low']:.2f}-{metric['high']:.2f})"
+    return (
+        "-"
+        if metric is None
+        else "{} ({}-{})".format(*(f"{metric[key]:.2f}"[:4].removeprefix("0") for key in ("mean", "low", "high")))
+    )
 
 
 if __name__ == "__main__":

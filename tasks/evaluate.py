@@ -262,7 +262,7 @@ def write_results(out: Path, answers: list[Record], report: Record, golden: Mapp
 
 def draw(report: Record, out: Path, gate: GateParams) -> None:
     arms = report["arms"]
-    floors = {"primary": gate.floors.primary, "fact": gate.floors.fact}
+    floors = {"primary": gate.floors.primary, "fact_answerable": gate.floors.fact}
     arms_with_intervals({arm: values["metrics"] for arm, values in arms.items()}, out / "arms.png", floors)
     quality_against_cost({arm: (values["cost"], values["metrics"]["primary"]) for arm, values in arms.items()}, out / "cost.png")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.params import ARMS
 
-PANELS = ("primary", "fact", "citation", "style")
+PANELS = {"primary": "primary", "fact_answerable": "fact", "citation": "citation", "style": "style"}  # metric: its title
 WIDTH, HEIGHT, DPI = 9.0, 4.5, 100  # inches: 900 x 450 pixels
 Interval = Mapping[str, float]  # mean, low, high
 # Okabe and Ito 2008 (colour universal design): one colour per arm, everywhere.
@@ -76,7 +76,7 @@ def score_panel(axes: Any, rows: Mapping[str, Interval], metric: str, floor: flo
         write(axes, f"{row['mean']:.2f}", (row["mean"], place), (0, 10), ha="center", weight="bold")
     bottom = len(rows) - 0.4
     axes.set(xlim=(-0.12, 1.12), ylim=(bottom, -0.7), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
-    axes.set_title(metric, fontsize=12)
+    axes.set_title(PANELS[metric], fontsize=12)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
@@ -97,7 +97,7 @@ def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path)
             hue = colour(name)
             axes.plot([cost] * 2, [row["low"], row["high"]], color=hue, linewidth=5, solid_capstyle="butt", alpha=0.5)
             axes.plot([cost], [row["mean"]], "o", color=hue, markersize=8, clip_on=False)
-            write(axes, name, (cost, row["mean"]), (9, 0), va="center")
+            write(axes, name, (cost, row["high"]), (0, 5), ha="center")
         axes.set(xlim=(0, widest * 1.22), ylim=(0, 1.02), ylabel="primary score")
         axes.set_xlabel("cost per answer in token equivalents (left is cheaper)")
         axes.grid()

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-LONGER = {"chunks.yaml:max_words": "150", "chunks.yaml:join_below_words": "80", "chunks.yaml:table_cell": '""'}
+COMMON = {
+    # longer passages than the demo's: pages are long
+    "chunks.yaml:max_words": "150", "chunks.yaml:join_below_words": "80", "chunks.yaml:table_cell": '""',
+    # nobody's voice: these answers have none
+    "prompt.yaml:system": '""', "prompt.yaml:abstention": "The pages do not say.", "evaluate.yaml:voice": '"."',
+    "gate.yaml:abstention": "0",  # no question that the corpus does not answer
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, str]] = {
-    # longer passages than the demo's: pages are long. Most of the few questions go into the test.
+    # most of the few questions go into the test
     "aws-docs": {"questions.yaml:train": "0.2", "questions.yaml:validation": "0.2", "questions.yaml:test": "0.6",
-                 "questions.yaml:max_rejected": "0.2", "gate.yaml:abstention": "0", **LONGER},
-    "pubmedqa": {"gate.yaml:abstention": "0", **LONGER},
+                 "questions.yaml:max_rejected": "0.2", **COMMON},
+    "pubmedqa": COMMON,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tasks.plots import COLOURS, arms_with_intervals, quality_against_cost, retr
 
 MEANS = {"prompt": 0.22, "rag": 0.50, "lora": 0.37, "rag+lora": 0.81}
 ROWS = {
-    arm: {name: {"mean": mean, "low": mean - 0.05, "high": mean + 0.05} for name in ("primary", "fact", "style")}
+    arm: {name: {"mean": mean, "low": mean - 0.05, "high": mean + 0.05} for name in ("primary", "fact_answerable", "style")}
     for arm, mean in MEANS.items()
 }
 COSTS = {arm: (400 * mean, ROWS[arm]["primary"]) for arm, mean in MEANS.items()}
@@ -25,7 +25,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "arms": lambda path: arms_with_intervals(ROWS, path, {"primary": 0.5}),
     "one arm": lambda path: arms_with_intervals({"rag": ROWS["rag"]}, path, {}),
     "cost": lambda path: quality_against_cost(COSTS, path),
-    "no cost": lambda path: quality_against_cost({"rag": (0.0, ROWS["rag"]["fact"])}, path),
+    "no cost": lambda path: quality_against_cost({"rag": (0.0, ROWS["rag"]["fact_answerable"])}, path),
     "training": lambda path: training_curve(CURVE, path, "a title", (10, 1.1)),
     "one training point": lambda path: training_curve([{"step": 1, "loss": 1.0}], path, "a title", None),
     "no training points": lambda path: training_curve([], path, "a title", None),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.embedding import Embedder, VectorStore, batches
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.stage import say
 
 
@@ -64,8 +64,14 @@ def embedded(ray: Any, embedder: Embedder, groups: Iterator[tuple[list[str], int
         num_gpus=1 if gpus else 0,
         compute=ray.data.ActorPoolStrategy(size=actors),
     )
-    for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        yield [str(text) for text in block["text"]], np.asarray(block["vector"], np.float32)
+    try:
+        for block in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            yield [str(text) for text in block["text"]], np.asarray(block["vector"], np.float32)
+    except ray.exceptions.RayError as error:
+        said = str(error).strip().splitlines()[-1]  # after pages of Ray's own
+        raise TandemError(
+            f"embedding on Ray failed ({said}); what was embedded is kept, run it again: dvc repro index"
+        ) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import tiny
 
 from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, Vectors, VectorStore
-from tasks.errors import IntegrityError
+from tasks.errors import TandemError
 from tasks.index import index
 from tasks.params import IndexParams, load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
@@ -90,6 +90,6 @@ def test_a_machine_with_another_embedder_is_refused(tmp_path: Path, embedder: Pa
     model = Embedder(embedder)
     model.digest = "0" * 64
     store = VectorStore(tmp_path / "v.sqlite", model.digest)
-    with pytest.raises(IntegrityError, match="holds another embedder on this machine"):
+    with pytest.raises(TandemError, match=r"embedding on Ray failed \(.* holds another embedder on this machine"):
         embed_missing_on_ray(model, store, TEXTS, 8192, 4)
     assert len(store.missing(TEXTS)) == len(TEXTS)

@@ -16,6 +16,11 @@ setup: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+# What only the stack tests need: an S3 server, Ray
+.venv/installed-stack: .venv/installed requirements-stack.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-stack.lock
+	touch $@
+
 demo: setup
 	$(BIN)/python -m flows.demo
 
@@ -29,7 +34,7 @@ test: setup
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit
 
-test-stack: setup
+test-stack: setup .venv/installed-stack
 	$(BIN)/python -m pytest -m stack
 
 test-browser: setup
@@ -57,4 +62,5 @@ clean:
 	  data/examples data/adapter data/evaluation data/metrics data/plots dvc.lock .dvc/cache .dvc/tmp
 
 lock: setup
-	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' | grep -v -e '^tandem' > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed -e 's/+cpu$$//' | grep -v -e '^tandem' | grep -v -x -F -f requirements-stack.lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock

@@ -2,13 +2,15 @@
 
 import getpass
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.tables import check_store, is_local
+from tasks.tables import check_store, is_local, scheme_of
 
 MODEL_NAME = "assistant"  # the registered model: one version is one release
 ALIAS = "champion"  # the only name that moves
@@ -31,16 +33,12 @@ class Settings:
     ledger: Path
     store: Path
     tracking_uri: str
+    artifacts: str  # where a new MLflow experiment keeps its own; empty: the tracking server decides
     project: str
     who: str
     approval: bool
     commit_lock: bool
     lock_wait_seconds: float
-
-    @property
-    def artifacts(self) -> str:
-        """Where a new MLflow experiment keeps its artifacts; a tracking server decides that itself."""
-        return (self.home / "mlartifacts").as_uri() if self.tracking_uri.startswith("sqlite:") else ""
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -49,6 +47,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     root = find_root()
     given = {name: value for name, value in environment.items() if value}
     home = local_path(root, "TANDEM_HOME", given.get("TANDEM_HOME", ".tandem"))
+    tracking = tracking_uri(root, given.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}"))
+    beside = str(home / "mlartifacts") if tracking.startswith("sqlite:") else ""
     return Settings(
         root=root,
         home=home,
@@ -57,7 +57,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         answers=local_path(root, "TANDEM_ANSWERS", given.get("TANDEM_ANSWERS", str(home / "answers.sqlite"))),
         ledger=local_path(root, "TANDEM_LEDGER", given.get("TANDEM_LEDGER", str(home / "ledger"))),
         store=local_path(root, "TANDEM_STORE", given.get("TANDEM_STORE", str(home / "store"))),
-        tracking_uri=tracking_uri(root, given.get("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")),
+        tracking_uri=tracking,
+        artifacts=artifacts_uri(root, given.get("TANDEM_ARTIFACTS", beside)),
         project=given.get("TANDEM_PROJECT", "tandem"),
         who=given.get("TANDEM_USER") or user_name(),
         approval=switch("TANDEM_APPROVAL", given.get("TANDEM_APPROVAL", "0")),
@@ -79,7 +80,7 @@ def find_root() -> Path:
 
 
 def local_path(root: Path, name: str, value: str) -> Path:
-    if "://" in value:
+    if scheme_of(value):
         raise InputError(f"{name}={value}: this has to be a folder or file that every promoter and server can reach, not a URI")
     return (root / value).absolute()
 
@@ -88,6 +89,19 @@ def index_uri(root: Path, value: str) -> str:
     """Raises InputError for a scheme without a safe commit."""
     check_store(value)
     return str((root / value).absolute()) if is_local(value) else value
+
+
+def artifacts_uri(root: Path, value: str) -> str:
+    """Raises InputError for what MLflow could not write to, before a run has begun."""
+    if not scheme_of(value):
+        return (root / value).absolute().as_uri() if value else ""
+    if value.startswith("file:///"):  # as we hand it to our children
+        return value
+    if not re.match(r"s3://[^/\s]", value):
+        raise InputError(f"TANDEM_ARTIFACTS={value}: runs keep their artifacts in a folder or on s3://BUCKET/FOLDER")
+    if find_spec("boto3") is None:
+        raise InputError(f"TANDEM_ARTIFACTS={value}: MLflow needs boto3 for it: pip install 'tandem[s3]'")
+    return value
 
 
 def tracking_uri(root: Path, value: str) -> str:
@@ -135,11 +149,13 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "TANDEM_ANSWERS": str(settings.answers),
         "TANDEM_LEDGER": str(settings.ledger),
         "TANDEM_STORE": str(settings.store),
+        "TANDEM_ARTIFACTS": settings.artifacts,
         "MLFLOW_TRACKING_URI": settings.tracking_uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",  # it tells of every step of making its database
         "DO_NOT_TRACK": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(settings.home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # the default is pickle: who writes results would run code here

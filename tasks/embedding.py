@@ -29,6 +29,7 @@ class Embedder:
 
         source = read_json(folder / "tandem.json")
         self.source: dict[str, Any] = source
+        self.folder = folder
         self.digest = folder_digest(folder)
         self.model = SentenceTransformer(str(folder), local_files_only=True)
         self.query_prompt = source["query_prompt"] or own_prompt(self.model.prompts, "query")
@@ -178,17 +179,22 @@ def embed_missing(
     embedder: Embedder, store: VectorStore, texts: Sequence[str], batch_tokens: int, passages_per_commit: int
 ) -> int:
     """Embed what the store lacks, shortest first, committing as it goes. Returns the number of passages embedded."""
-    missing = sorted(store.missing(texts), key=len)
+    missing = store.missing(texts)
     done = 0
-    for group in slices(missing, passages_per_commit):
-        # a token is about four characters; the budget keeps a batch of long passages inside the processor's cache
-        batch_size = max(1, min(256, batch_tokens // max(1, len(group[-1]) // 4)))
+    for group, batch_size in batches(missing, batch_tokens, passages_per_commit):
         started = time.monotonic()
         vectors = embedder.passages(group, batch_size)
         store.put(group, vectors, time.monotonic() - started)
         done += len(group)
         say(f"embedded {done} of {len(missing)} new passages")
     return done
+
+
+def batches(texts: Sequence[str], batch_tokens: int, passages_per_commit: int) -> Iterator[tuple[list[str], int]]:
+    """(what is embedded before a commit, how many of them at once), the shortest first."""
+    for group in slices(sorted(texts, key=len), passages_per_commit):
+        # a token is about four characters; the budget keeps a batch of long passages inside the processor's cache
+        yield group, max(1, min(256, batch_tokens // max(1, len(group[-1]) // 4)))
 
 
 def slices(items: list[str], size: int) -> Iterator[list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, Vectors, VectorStore, embed_missing
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.params import IndexParams
@@ -34,6 +35,7 @@ def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, ve
     passages = read_jsonl(chunks / "passages.jsonl")
     if not passages:
         raise InputError("the corpus has no passages; ingest documents that hold text")
+    connect(store)  # a bucket that is not there is said before anything is embedded
     model = Embedder(embedder)
     manifest = describe(passages, model.identity(), settings(params))
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
@@ -85,7 +87,8 @@ def bring_up_to_date(
     cache = VectorStore(vectors, model.digest)
     started = time.monotonic()
     texts = [passage["embedded"] for passage in new]
-    embedded = embed_missing(model, cache, texts, params.batch_tokens, params.passages_per_commit)
+    embed = embed_missing_on_ray if params.engine == "ray" else embed_missing
+    embedded = embed(model, cache, texts, params.batch_tokens, params.passages_per_commit)
     work = {"embedded": embedded, "embedding_seconds": round(time.monotonic() - started, 1)}
     table = write_rows(database, table, manifest, new, gone, cache)
     build_structures(table, params)

@@ -114,6 +114,7 @@ class IndexParams(Params):
     recall_sample: Positive
     batch_tokens: Positive
     passages_per_commit: Positive
+    engine: Literal["local", "ray"]
 
 
 class QuestionsParams(Params):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import ConflictError, InputError, IntegrityError
 from tasks.records import value_digest
 from tasks.stage import say
 
@@ -17,25 +17,46 @@ SAFE_SCHEMES = ("s3", "gs", "az")
 
 
 def check_store(store: str) -> None:
-    """Raises InputError for a URI scheme on which two writers could overwrite each other's commits."""
-    scheme = re.match(r"^([a-zA-Z0-9+.-]+)://", store)
+    """Raises InputError for a URI scheme on which two writers could overwrite each other's commits, and for half a URI."""
+    scheme = scheme_of(store)
     if not store:
         raise InputError("no place for the index: set TANDEM_INDEX_URI, or run through `make` or `tandem`, which set it")
-    if scheme and scheme[1] not in SAFE_SCHEMES:
-        raise InputError(
-            f"TANDEM_INDEX_URI={store}: {scheme[1]}:// has no safe commit; use a folder or {', '.join(SAFE_SCHEMES)}"
-        )
+    if scheme and scheme not in SAFE_SCHEMES:
+        raise InputError(f"TANDEM_INDEX_URI={store}: {scheme}:// has no safe commit; use a folder or {', '.join(SAFE_SCHEMES)}")
+    if scheme and not re.match(r"^\w+://[^/\s]", store):
+        raise InputError(f"TANDEM_INDEX_URI={store}: a bucket is missing; write {scheme}://BUCKET/FOLDER")
+
+
+def scheme_of(place: str) -> str:
+    """Empty for a path. `s3:/bucket` has one too: taken for a path, it would silently be a folder called `s3:`."""
+    found = re.match(r"([a-zA-Z][\w+.-]*):", place)
+    return found[1] if found else ""
 
 
 def is_local(store: str) -> bool:
-    return "://" not in store
+    return not scheme_of(store)
 
 
 def connect(store: str) -> Any:
-    """A database whose handles always see the latest commit."""
+    """A database whose handles always see the latest commit. Raises InputError where object storage does not answer."""
     import lancedb
 
-    return lancedb.connect(store, read_consistency_interval=timedelta(0))
+    try:
+        return lancedb.connect(store, read_consistency_interval=timedelta(0))
+    except (RuntimeError, ValueError, OSError) as error:
+        if is_local(store):
+            raise
+        raise InputError(
+            f"the index at {store} cannot be reached ({cause(str(error))}); check the bucket, the credentials and the address "
+            "(docs/operations.md, Object storage)"
+        ) from error
+
+
+def cause(said: str) -> str:
+    """What the storage itself said, out of a page of Rust."""
+    found = re.search(r'<Message>(.*?)<|message: "(.*?)"|(BadScheme)', said)
+    words = next(filter(None, found.groups())) if found else said[:200]
+    return "http:// needs AWS_ALLOW_HTTP=true" if words == "BadScheme" else words
 
 
 def table_names(database: Any) -> list[str]:
@@ -49,7 +70,8 @@ def only_writer(store: str) -> Iterator[None]:
     On object storage there is no lock: Lance refuses the commit that comes second, and `check_content` what slipped through.
     """
     if not is_local(store):
-        yield
+        with told_conflicts(store):
+            yield
         return
     path = Path(f"{store.rstrip('/')}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +82,19 @@ def only_writer(store: str) -> Iterator[None]:
             say(f"another build or maintenance of the index at {store} is at work; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def told_conflicts(store: str) -> Iterator[None]:
+    """Raises ConflictError for what Lance says to the writer who came second."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        if not re.search("conflict|already exists", str(error)):
+            raise
+        raise ConflictError(
+            f"another build or maintenance of the index at {store} was first ({str(error)[:120]}); run again"
+        ) from error
 
 
 def open_table(database: Any, name: str) -> Any | None:

@@ -1,4 +1,5 @@
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,9 @@ def test_another_table_setting_is_another_table(place: Place) -> None:
     second, metrics = place.build(corpus(), PARAMS.model_copy(update={"stem": False}))
     assert first["table"] != second["table"] and first["digest"] == second["digest"]
     assert work(metrics) == (0, 8, 0)
-    third = describe(corpus(), Embedder(place.embedder).identity(), settings(PARAMS.model_copy(update={"batch_tokens": 1})))
+    third = describe(
+        corpus(), Embedder(place.embedder).identity(), settings(PARAMS.model_copy(update={"batch_tokens": 1, "engine": "ray"}))
+    )
     assert third == first  # how it is made is not what it is
 
 
@@ -156,6 +159,18 @@ def test_a_build_that_died_before_its_structures_were_made_is_finished_by_the_ne
     assert again == manifest
     assert [each.index_type for each in place.open(again).table.list_indices()] == ["FTS"]
     assert place.open(again).search("blue hair nets", {"candidates": 10, "k": 1, "text_weight": 1.0})[0]["text"] == TEXTS[3]
+
+
+def test_another_engine_finds_the_index_as_it_is_and_without_ray_says_what_to_install(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    on_ray = PARAMS.model_copy(update={"engine": "ray"})
+    manifest, _ = place.build(corpus())
+    assert place.build(corpus(), on_ray)[0] == manifest
+    with pytest.raises(InputError, match=r"engine: ray, and Ray is not installed: pip install 'tandem\[ray\]'"):
+        place.build([*corpus(), passage("page-9", "The oven is new.")], on_ray)
+    assert place.build(corpus())[0] == manifest
 
 
 def test_a_corpus_without_passages_is_refused(place: Place) -> None:
@@ -177,7 +192,9 @@ def test_a_store_with_a_safe_commit_is_accepted(store: str) -> None:
     check_store(store)
 
 
-@pytest.mark.parametrize("store", ["", "hdfs://host/x", "http://host/x", "s3+ddb://bucket/x", "file:///x", "memory://"])
+@pytest.mark.parametrize(
+    "store", ["", "hdfs://host/x", "http://host/x", "s3+ddb://bucket/x", "file:///x", "memory://", "s3:/b/i"]
+)
 def test_a_store_on_which_two_writers_could_overwrite_each_other_is_refused(store: str) -> None:
     with pytest.raises(InputError, match="TANDEM_INDEX_URI"):
         check_store(store)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from flows.settings import read_settings
+from flows.settings import child_environment, read_settings
 from tasks.errors import InputError
 
 
@@ -37,6 +37,29 @@ def test_a_relative_place_is_one_below_the_clone_wherever_one_stands(root: Path)
     assert settings.tracking_uri == f"sqlite:///{root / 'here/runs.db'}"
 
 
+def test_runs_keep_their_artifacts_beside_sqlite_where_the_server_says_or_where_the_environment_does(root: Path) -> None:
+    places: dict[str, dict[str, str]] = {
+        (root / ".tandem/mlartifacts").as_uri(): {},
+        "": {"MLFLOW_TRACKING_URI": "https://mlflow.example.org"},
+        (root / "runs").as_uri(): {"TANDEM_ARTIFACTS": "runs", "MLFLOW_TRACKING_URI": "https://mlflow.example.org"},
+    }
+    with tiny.inside(root):
+        for place, environment in places.items():
+            settings = read_settings(environment)
+            assert settings.artifacts == place
+            assert read_settings(child_environment(settings)).artifacts == place
+
+
+def test_artifacts_on_object_storage_need_its_client(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"TANDEM_ARTIFACTS": "s3://bucket/runs"}
+    with tiny.inside(root):
+        monkeypatch.setattr("flows.settings.find_spec", lambda name: None)
+        with pytest.raises(InputError, match=r"pip install 'tandem\[s3\]'"):
+            read_settings(here)
+        monkeypatch.setattr("flows.settings.find_spec", lambda name: object())
+        assert read_settings(here).artifacts == "s3://bucket/runs"
+
+
 def test_a_folder_that_was_deleted_under_ones_feet_is_said_to_be(root: Path) -> None:
     (root / "gone").mkdir()
     with tiny.inside(root / "gone"):
@@ -55,6 +78,15 @@ def test_object_storage_with_a_safe_commit_is_taken_as_it_is(root: Path, uri: st
     ("name", "value", "said"),
     [
         ("TANDEM_INDEX_URI", "cos://bucket/index", "s3, gs, az"),
+        ("TANDEM_INDEX_URI", "ftp://host/index", "ftp:// has no safe commit"),
+        ("TANDEM_INDEX_URI", "S3://bucket/index", "use a folder or s3, gs, az"),
+        ("TANDEM_INDEX_URI", "s3:/bucket/index", "a bucket is missing; write s3://BUCKET/FOLDER"),
+        ("TANDEM_INDEX_URI", "s3:bucket", "a bucket is missing; write s3://BUCKET/FOLDER"),
+        ("TANDEM_INDEX_URI", "s3://", "a bucket is missing; write s3://BUCKET/FOLDER"),
+        ("TANDEM_INDEX_URI", "s3:///index", "a bucket is missing; write s3://BUCKET/FOLDER"),
+        ("TANDEM_ARTIFACTS", "ftp://host/runs", "a folder or on s3://BUCKET/FOLDER"),
+        ("TANDEM_ARTIFACTS", "s3:/bucket/runs", "a folder or on s3://BUCKET/FOLDER"),
+        ("TANDEM_STORE", "s3:/bucket/store", "not a URI"),
         ("TANDEM_LEDGER", "s3://bucket/ledger", "not a URI"),
         ("TANDEM_HOME", "s3://bucket/home", "not a URI"),
         ("MLFLOW_TRACKING_URI", "mlruns", "sqlite://, postgresql://"),

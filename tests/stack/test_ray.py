@@ -1,0 +1,95 @@
+"""`engine: ray` in params/index.yaml, on a Ray of this machine with two processors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from tasks.cluster import embed_missing_on_ray
+from tasks.embedding import Embedder, Vectors, VectorStore
+from tasks.errors import TandemError
+from tasks.index import index
+from tasks.params import IndexParams, load
+from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
+from tasks.search import open_version
+
+ray = pytest.importorskip("ray", reason="`make test-stack` installs Ray")
+pytestmark = pytest.mark.filterwarnings("ignore:lancedb fork support", "ignore::FutureWarning")
+PARAMS = load(IndexParams, tiny.ROOT / "params").model_copy(update={"recall_sample": 5, "passages_per_commit": 4})
+SOURCE = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_embedder: Path) -> Path:
+    write_json(tiny_embedder / "tandem.json", SOURCE)
+    return tiny_embedder
+
+
+def corpus(day: int = 1) -> list[Record]:
+    found = []
+    for page, section, _, _, text in tiny.rows(day)[:20]:
+        row = {"document": page, "heading": section, "text": text, "embedded": f"{section}\n{text}"}
+        found.append(row | {"id": value_digest([page, section, text, 0])})
+    return found
+
+
+def build(folder: Path, embedder: Path, engine: str, passages: list[Record]) -> tuple[Record, Record, Any]:
+    """(manifest, metrics, rows by id)"""
+    write_jsonl(folder / "chunks/passages.jsonl", passages)
+    out, metrics, store = folder / "out", folder / "metrics.json", str(folder / "lance")
+    index(folder / "chunks", embedder, out, metrics, store, folder / "v.sqlite", PARAMS.model_copy(update={"engine": engine}))
+    manifest = read_json(out / "manifest.json")
+    rows = open_version(store, manifest).search().limit(1000).to_arrow().sort_by("id")
+    return manifest, read_json(metrics), rows
+
+
+def test_the_rows_the_vectors_and_the_manifest_are_those_of_the_local_engine(tmp_path: Path, embedder: Path) -> None:
+    for day, new in ((1, 20), (2, 4)):
+        local_manifest, local, here = build(tmp_path / "local", embedder, "local", corpus(day))
+        ray_manifest, metrics, there = build(tmp_path / "ray", embedder, "ray", corpus(day))
+        assert ray_manifest == local_manifest
+        assert metrics["embedded"] == local["embedded"] == new
+        assert there.drop(["vector"]).equals(here.drop(["vector"]))
+        assert np.allclose(matrix(there), matrix(here), atol=1e-6)
+
+
+def matrix(rows: Any) -> Vectors:
+    return np.asarray(rows["vector"].to_pylist(), np.float32)
+
+
+def test_an_interrupted_run_goes_on_with_what_was_committed(tmp_path: Path, embedder: Path) -> None:
+    class Interrupted(VectorStore):
+        def put(self, texts: Any, vectors: Vectors, seconds: float | None = None) -> None:
+            if len(self.missing(TEXTS)) < len(TEXTS):
+                raise KeyboardInterrupt
+            super().put(texts, vectors, seconds)
+
+    model = Embedder(embedder)
+    with pytest.raises(KeyboardInterrupt):
+        embed_missing_on_ray(model, Interrupted(tmp_path / "v.sqlite", model.digest), TEXTS, 8192, 4)
+    store = VectorStore(tmp_path / "v.sqlite", model.digest)
+    assert len(store.missing(TEXTS)) == len(TEXTS) - 4
+    assert embed_missing_on_ray(model, store, TEXTS, 8192, 4) == len(TEXTS) - 4
+    assert np.allclose(store.get(TEXTS), model.passages(TEXTS), atol=1e-6)
+
+
+TEXTS = [row["embedded"] for row in corpus()[:10]]
+
+
+def test_a_machine_with_another_embedder_is_refused(tmp_path: Path, embedder: Path) -> None:
+    model = Embedder(embedder)
+    model.digest = "0" * 64
+    store = VectorStore(tmp_path / "v.sqlite", model.digest)
+    with pytest.raises(TandemError, match=r"embedding on Ray failed \(.* holds another embedder on this machine"):
+        embed_missing_on_ray(model, store, TEXTS, 8192, 4)
+    assert len(store.missing(TEXTS)) == len(TEXTS)

@@ -46,8 +46,13 @@ class Played:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outcomes: list[str]) -> None:
         self.did: list[str] = []
         self.outcomes = outcomes
+        self.readied = 0  # times that a Prefect server was asked for
+        monkeypatch.setattr(demo, "before_a_flow", self.ready)
         monkeypatch.setattr(demo, "finish", lambda settings, done: None)
         monkeypatch.setattr(demo, "plot", self.plot)
+
+    def ready(self, settings: Settings) -> None:
+        self.readied += 1
 
     def plot(self) -> dict[str, Step]:
         return {number: Step(number, self.step(number), ("promoted", "unchanged")) for number in ("1", "2", "3")}
@@ -73,6 +78,7 @@ def test_an_interrupted_demo_goes_on_where_it_was_and_a_finished_one_does_nothin
     assert played.did == ["1", "2", "2", "3"]
     demo.run(settings)
     assert played.did == ["1", "2", "2", "3"]
+    assert played.readied == 4  # none for what is only shown
 
 
 def test_a_step_with_another_outcome_is_an_error_and_not_done(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """How a judgement is shown: artifacts in the Prefect UI, tables, plots and tags in MLflow, and the question to a person."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def show_in_prefect(session: Session, judgement: Judgement) -> None:
 
 
 def conclude(session: Session, outcome: str, tags: Mapping[str, str]) -> None:
-    """The outcome into the names of both runs, so that a list of them tells the story; each links to the other."""
+    """The outcome into the names and tags of both runs, so that a list of them tells the story; each links to the other."""
     from prefect.client.orchestration import get_client
     from prefect.runtime import flow_run
 
@@ -73,7 +73,13 @@ def conclude(session: Session, outcome: str, tags: Mapping[str, str]) -> None:
     tracking.client(session.settings.tracking_uri).update_run(session.run_id, name=name)
     tag_run(session, {"prefect": f"{prefect_address()}/runs/flow-run/{flow_run.id}"})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, name=name)
+        client.update_flow_run(flow_run.id, name=name, tags=labels(session.settings.project, flow_run.tags or [], tags))
+
+
+def labels(project: str, given: Sequence[str], tags: Mapping[str, str]) -> list[str]:
+    """What a Prefect run is found by: the project, what its deployment gave it, how it ended, the release that it was about."""
+    release = [f"release {tags['release']}"] if "release" in tags else []
+    return sorted({project, *given, tags["outcome"], *release})
 
 
 def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement) -> None:

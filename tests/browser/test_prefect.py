@@ -30,6 +30,13 @@ def test_the_list_of_runs_tells_how_they_ended(story: Servers, page: Look) -> No
     assert "Failed" in text
 
 
+def test_runs_are_found_by_tags(story: Servers) -> None:
+    tags = {name: set(run["tags"]) for name, run in runs(story).items()}
+
+    assert {"tandem", "promoted", "release 1"} <= tags["release: release 1 promoted"]
+    assert {"tandem", "ingested"} <= tags["ingest: 10 documents"]
+
+
 def test_a_run_shows_its_log(story: Servers, page: Look) -> None:
     text = page(f"{story.prefect}/runs/flow-run/{runs(story)['rollback']['id']}").text
 

@@ -7,7 +7,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspace import write_workspace
 
-from flows.presenting import check_approval
+from flows.presenting import check_approval, labels
 from flows.settings import Settings
 from tasks.errors import InputError
 
@@ -27,3 +27,13 @@ def test_an_approval_that_nobody_could_give_is_bad_usage_before_anything_runs(se
         check_approval(settings)
     with temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:4200/api"}):
         check_approval(asking)
+
+
+def test_a_run_is_found_by_project_outcome_release_and_what_its_deployment_gave_it() -> None:
+    assert labels("tandem", ["refresh"], {"outcome": "promoted", "release": "2"}) == [
+        "promoted",
+        "refresh",
+        "release 2",
+        "tandem",
+    ]
+    assert labels("tandem", ["tandem"], {"outcome": "refused", "why": "..."}) == ["refused", "tandem"]

@@ -25,9 +25,17 @@ def guarded() -> Iterator[int]:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them
         os.close(writing)
-        with suppress(ChildProcessError):
-            while True:
-                os.wait()  # the guard and all that it ends: a child that nobody has waited for still counts as there
+        reap(until=guard)
+        for left in psutil.Process().children():  # the guard was killed too, by somebody who killed by name
+            end(left.pid)
+        reap(until=None)
+
+
+def reap(until: int | None) -> None:
+    """Wait for children, up to this one or all: one that nobody has waited for still counts as there for who ends it."""
+    with suppress(ChildProcessError):
+        while os.wait()[0] != until:
+            pass
 
 
 def watch_over(reading: int) -> None:

@@ -1,7 +1,8 @@
 """Retrieval as it is served: a full-text leg, a vector leg, and their fusion.
 
-Fusion is the convex combination of min-max normalised scores (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid
-Retrieval", TOIS 2023), because reciprocal rank fusion throws away how sure a leg is, and loses to one leg alone on some corpora.
+Two fusions stand to choice. `weighted` is the convex combination of min-max normalised scores (Bruch, Gai and Ingber, "An
+Analysis of Fusion Functions for Hybrid Retrieval", TOIS 2023). `rrf` adds reciprocal ranks (Cormack, Clarke and Buettcher, SIGIR
+2009): it needs no weight, but throws away how sure a leg is, and loses to one leg alone on some corpora.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from tasks.tables import check_store, checkout, connect, open_table, tags
 Ranking = list[tuple[str, float]]  # (passage id, score), best first
 FIELDS = ["id", "document", "heading", "text"]
 MAX_QUESTION_CHARACTERS = 8000
+RRF_K = 60  # Cormack et al. 2009: found in a pilot, and "not critical"; it is LanceDB's and Elasticsearch's default too
 MOST_FETCHED = 32  # times the candidates: a corpus of equal passages is not read whole to break its ties
 
 
@@ -57,7 +59,7 @@ class Index:
     def search(self, question: str, settings: Mapping[str, Any]) -> list[Record]:
         """The k best passages, best first, each with its score."""
         text, vector, passages = self.legs(question, settings["candidates"])
-        best = fuse(text, vector, settings["text_weight"])[: settings["k"]]
+        best = fused(text, vector, settings)[: settings["k"]]
         return [passages[key] | {"score": round(score, 6)} for key, score in best]
 
 
@@ -130,7 +132,23 @@ def best(fetch: Callable[[int], list[Record]], column: str, sign: float, count: 
 
 def ranked(rows: Sequence[Mapping[str, Any]], column: str, sign: float) -> Ranking:
     """Ties by id, so that two builds of the same rows rank alike."""
-    return sorted(((row["id"], sign * row[column]) for row in rows), key=lambda pair: (-pair[1], pair[0]))
+    return best_first({row["id"]: sign * row[column] for row in rows})
+
+
+def fused(text: Ranking, vector: Ranking, settings: Mapping[str, Any]) -> Ranking:
+    """As the settings say; those of a release from before there was a choice name no fusion."""
+    if settings.get("fusion", "weighted") == "rrf":
+        return reciprocal_ranks(text, vector)
+    return fuse(text, vector, settings["text_weight"])
+
+
+def reciprocal_ranks(*legs: Ranking) -> Ranking:
+    """The sum of 1 / (60 + place) over the legs that found the passage."""
+    scores: dict[str, float] = {}
+    for leg in legs:
+        for place, (key, _) in enumerate(leg, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + place)
+    return best_first(scores)
 
 
 def fuse(text: Ranking, vector: Ranking, text_weight: float) -> Ranking:
@@ -140,8 +158,11 @@ def fuse(text: Ranking, vector: Ranking, text_weight: float) -> Ranking:
     if text_weight == 1:
         return text or vector  # no word of the question occurs in the corpus: better near than nothing
     left, right = normalised(text), normalised(vector)
-    fused = {key: text_weight * left.get(key, 0.0) + (1 - text_weight) * right.get(key, 0.0) for key in left | right}
-    return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
+    return best_first({key: text_weight * left.get(key, 0.0) + (1 - text_weight) * right.get(key, 0.0) for key in left | right})
+
+
+def best_first(scores: Mapping[str, float]) -> Ranking:
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def normalised(ranking: Ranking) -> dict[str, float]:

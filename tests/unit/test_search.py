@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InputError, IntegrityError
-from tasks.search import MAX_QUESTION_CHARACTERS, Ranking, check_embedder, checked_question, fuse, normalised, ranked, widened
+from tasks.search import (
+    MAX_QUESTION_CHARACTERS,
+    Ranking,
+    check_embedder,
+    checked_question,
+    fuse,
+    fused,
+    normalised,
+    ranked,
+    reciprocal_ranks,
+    widened,
+)
 
 LEGS = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(-100, 100), max_size=8).map(
     lambda scores: sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -44,6 +55,37 @@ def test_a_legs_own_scale_does_not_decide_its_weight(leg: Ranking, factor: float
     spread = max((score for _, score in leg), default=0) - min((score for _, score in leg), default=0)
     if spread > 1e-3:
         assert all(math.isclose(one[key], two[key], abs_tol=1e-6) for key in one)
+
+
+@given(text=LEGS, vector=LEGS, weight=st.sampled_from([0.125, 0.25, 0.5, 0.75]))
+def test_fusion_does_not_know_which_leg_is_which(text: Ranking, vector: Ranking, weight: float) -> None:
+    assert fuse(text, vector, weight) == fuse(vector, text, 1 - weight)
+    assert reciprocal_ranks(text, vector) == reciprocal_ranks(vector, text)
+
+
+@given(text=LEGS, vector=LEGS, factor=st.floats(0.5, 4))
+def test_reciprocal_ranks_see_places_only_and_keep_every_passage_once(text: Ranking, vector: Ranking, factor: float) -> None:
+    found = reciprocal_ranks(text, vector)
+    assert sorted(key for key, _ in found) == sorted({key for key, _ in [*text, *vector]})
+    assert found == reciprocal_ranks([(key, factor * score) for key, score in text], vector)
+    both = {key for key, _ in text} & {key for key, _ in vector}
+    assert all((score > 1 / 61) == (key in both) for key, score in found)
+
+
+def test_reciprocal_ranks_as_in_the_paper() -> None:
+    """Cormack et al. 2009, equation 1 with k = 60, worked by hand: a is 1st and 3rd, b 2nd and 1st, c 3rd, d 2nd."""
+    found = reciprocal_ranks([("a", 9.0), ("b", 8.0), ("c", 7.0)], [("b", 0.9), ("d", 0.8), ("a", 0.7)])
+    assert [key for key, _ in found] == ["b", "a", "d", "c"]
+    expected = [1 / 62 + 1 / 61, 1 / 61 + 1 / 63, 1 / 62, 1 / 63]
+    assert [score for _, score in found] == pytest.approx(expected)
+
+
+def test_settings_choose_the_fusion_and_those_of_old_releases_are_weighted() -> None:
+    text, vector = [("a", 9.0), ("b", 0.0)], [("c", 0.9), ("b", 0.8)]
+    assert fused(text, vector, {"text_weight": 0.25}) == fuse(text, vector, 0.25)
+    assert fused(text, vector, {"fusion": "weighted", "text_weight": 0.25}) == fuse(text, vector, 0.25)
+    assert fused(text, vector, {"fusion": "rrf", "text_weight": 0.5}) == reciprocal_ranks(text, vector)
+    assert fused(text, vector, {"fusion": "rrf", "text_weight": 0.5})[0][0] == "b"
 
 
 def test_a_passage_that_one_leg_did_not_find_scores_nothing_there() -> None:

@@ -37,9 +37,8 @@ def retrieval(
     legs = {record["id"]: searcher.legs(record["question"], params.candidates) for record in asked}
     settings, curve = choose(legs, {record["id"]: record for record in asked}, params)
     fresh_folder(out)
-    weighted = [{name: value for name, value in point.items() if name != "fusion"} for point in curve if is_weighted(point)]
-    chosen = settings["text_weight"] if is_weighted(settings) else None
-    retrieval_curve(weighted, fresh_folder(plots) / "retrieval.png", chosen)
+    shown, chosen = picture(curve, settings)
+    retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
     write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve})
     write_json(out / "settings.json", settings)
     say(f"retrieval: {settings['mode']} ({settings['fusion']}, text weight {settings['text_weight']}), {settings['k']} passages")
@@ -57,7 +56,7 @@ def choose(
         choice | {name: mean(values) for name, values in scores.items()} for choice, scores in zip(choices, scored, strict=True)
     ]
     places = range(len(choices))
-    leg = max((place for place in places if is_one_leg(choices[place])), key=lambda place: curve[place][TARGET])
+    leg = max((place for place in places if choices[place]["fusion"] == "none"), key=lambda place: curve[place][TARGET])
     best = max(places, key=lambda place: curve[place][TARGET])
     sure = curve[best][TARGET] > curve[leg][TARGET] and clearly_better(scored[best][TARGET], scored[leg][TARGET], pages, params)
     chosen = choices[best if sure else leg]
@@ -69,17 +68,21 @@ def choose(
 
 def candidates(params: RetrievalParams) -> list[dict[str, Any]]:
     """Both legs are always among them. Reciprocal ranks weigh both alike."""
-    weights = sorted({0.0, *(params.text_weights if "weighted" in params.fusion else []), 1.0})
-    choices: list[dict[str, Any]] = [{"fusion": "weighted", "text_weight": weight} for weight in weights]
-    return choices + [{"fusion": "rrf", "text_weight": 0.5}] * ("rrf" in params.fusion)
+    choices: list[dict[str, Any]] = [{"fusion": "none", "text_weight": weight} for weight in (0.0, 1.0)]
+    for fusion in params.fusion:
+        weights = [0.5] if fusion == "rrf" else sorted({*params.text_weights} - {0.0, 1.0})
+        choices += [{"fusion": fusion, "text_weight": weight} for weight in weights]
+    return choices
 
 
-def is_weighted(choice: Mapping[str, Any]) -> bool:
-    return bool(choice["fusion"] == "weighted")
-
-
-def is_one_leg(choice: Mapping[str, Any]) -> bool:
-    return is_weighted(choice) and choice["text_weight"] in (0, 1)
+def picture(curve: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float | None]:
+    """The points over the weight, of the fusion that is served or else the first that has weights; the weight to mark."""
+    weighted = [point["fusion"] for point in curve if point["fusion"] not in ("none", "rrf")]
+    shown = settings["fusion"] if settings["fusion"] in weighted else next(iter(weighted), "none")
+    points = [{**point} for point in curve if point["fusion"] in ("none", shown)]
+    for point in points:
+        del point["fusion"]
+    return points, None if settings["fusion"] == "rrf" else settings["text_weight"]
 
 
 def named(passages: Mapping[str, Record], record: Record) -> dict[str, str]:

@@ -7,13 +7,13 @@ from test_index import Place, corpus
 from tasks.errors import InputError
 from tasks.params import RetrievalParams, load
 from tasks.records import Record, write_jsonl
-from tasks.retrieval import Legs, candidates, choose, clearly_better, named, retrieval, smallest_k
+from tasks.retrieval import Legs, candidates, choose, clearly_better, named, picture, retrieval, smallest_k
 
 PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
     update={
         "k": [1, 2, 3],
         "k_tolerance": 0.02,
-        "fusion": ["weighted"],
+        "fusion": ["minmax"],
         "text_weights": [0.5],
         "confidence": 0.95,
         "resamples": 500,
@@ -47,7 +47,7 @@ def test_the_better_leg_is_served_alone() -> None:
     assert (settings["mode"], settings["text_weight"], settings["k"]) == ("vector", 0.0, 1)
     settings, _ = choose(*asked(20, text="rab", vector="abr"), PARAMS)
     assert (settings["mode"], settings["text_weight"]) == ("text", 1.0)
-    assert [point["text_weight"] for point in curve] == [0.0, 0.5, 1.0]  # both legs are always measured
+    assert [point["text_weight"] for point in curve] == [0.0, 1.0, 0.5]  # both legs are always measured
 
 
 def test_fusion_is_served_where_it_is_better_beyond_doubt() -> None:
@@ -63,15 +63,34 @@ def test_reciprocal_ranks_are_served_where_they_alone_are_better_beyond_doubt() 
         vector[:] = [("d", 9.0), ("r", 0.2), ("e", 0.1), ("c", 0.0)]
     weighted, _ = choose(found, relevant, PARAMS)
     assert weighted["mode"] != "hybrid"
-    settings, curve = choose(found, relevant, PARAMS.model_copy(update={"fusion": ["weighted", "rrf"]}))
+    settings, curve = choose(found, relevant, PARAMS.model_copy(update={"fusion": ["minmax", "rrf"]}))
     assert (settings["mode"], settings["fusion"]) == ("hybrid", "rrf")
     assert curve[-1]["ndcg@10"] == 1.0
 
 
 def test_both_legs_are_always_a_choice_and_a_fusion_only_where_params_name_it() -> None:
     alone = candidates(PARAMS.model_copy(update={"fusion": ["rrf"]}))
-    assert [(choice["fusion"], choice["text_weight"]) for choice in alone] == [("weighted", 0.0), ("weighted", 1.0), ("rrf", 0.5)]
-    assert [choice["text_weight"] for choice in candidates(PARAMS)] == [0.0, 0.5, 1.0]
+    assert [(choice["fusion"], choice["text_weight"]) for choice in alone] == [("none", 0.0), ("none", 1.0), ("rrf", 0.5)]
+    assert [choice["text_weight"] for choice in candidates(PARAMS)] == [0.0, 1.0, 0.5]
+
+
+def test_the_picture_shows_the_fusion_that_is_served_or_the_first_with_weights() -> None:
+    curve: list[Record] = [
+        {"fusion": fusion, "text_weight": weight, "mrr": place / 10}
+        for place, (fusion, weight) in enumerate([("none", 0.0), ("none", 1.0), ("ratio", 0.5), ("minmax", 0.4), ("rrf", 0.5)])
+    ]
+    shown = {
+        fusion: ([point["text_weight"] for point in points], chosen)
+        for fusion in ("none", "ratio", "minmax", "rrf")
+        for points, chosen in [picture(curve, {"fusion": fusion, "text_weight": 0.4})]
+    }
+    assert shown == {
+        "none": ([0.0, 1.0, 0.5], 0.4),
+        "ratio": ([0.0, 1.0, 0.5], 0.4),
+        "minmax": ([0.0, 1.0, 0.4], 0.4),
+        "rrf": ([0.0, 1.0, 0.5], None),
+    }
+    assert picture(curve, {"fusion": "rrf"})[0][0] == {"text_weight": 0.0, "mrr": 0.0}
 
 
 def test_the_choice_is_by_the_passage_that_states_the_fact_not_by_its_page() -> None:

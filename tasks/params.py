@@ -137,6 +137,7 @@ class RetrievalParams(Params):
     candidates: Positive
     k: Annotated[list[Positive], Field(min_length=1)]
     k_tolerance: Share
+    fusion: Annotated[list[Literal["ratio", "minmax", "rrf"]], Field(min_length=1)]
     text_weights: Annotated[list[Share], Field(min_length=1)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Positive

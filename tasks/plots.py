@@ -123,19 +123,24 @@ def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str
     draw(path, title, paint)
 
 
-def retrieval_curve(points: Sequence[Mapping[str, float]], path: Path, chosen: float) -> None:
-    """points: {"text_weight": w, "recall@1": y, ...}, the curve of the stage `retrieval`. `chosen`: the weight that is served."""
+def retrieval_curve(points: Sequence[Mapping[str, float]], path: Path, chosen: float | None) -> None:
+    """points: {"text_weight": w, "recall@1": y, ...}, the curve of the stage `retrieval`.
+
+    chosen: the weight that is served; None where reciprocal ranks are, which have none.
+    """
     ordered = sorted(points, key=lambda point: point["text_weight"])
     names = [name for name in (ordered[0] if ordered else {}) if name != "text_weight"]
     lines = {name: [(point["text_weight"], point[name]) for point in ordered] for name in names}
 
     def paint(axes: Any) -> None:
         label_lines(axes, lines)
-        axes.axvline(chosen, color=MUTED, linestyle="--", linewidth=1, zorder=0)
-        write(axes, f"chosen: {chosen:g}", (chosen, axes.get_ylim()[0]), (5, 5), color=MUTED)
+        if chosen is not None:
+            axes.axvline(chosen, color=MUTED, linestyle="--", linewidth=1, zorder=0)
+            write(axes, f"chosen: {chosen:g}", (chosen, axes.get_ylim()[0]), (5, 5), color=MUTED)
         axes.set(xlabel="weight of full text (0: vectors alone, 1: full text alone)", ylabel="score (higher is better)")
 
-    draw(path, "Retrieval of the right page on validation questions", paint)
+    served = "" if chosen is not None else " (served: reciprocal ranks)"
+    draw(path, f"Retrieval of what holds the answer, validation questions{served}", paint)
 
 
 def label_lines(axes: Any, lines: Mapping[str, Sequence[tuple[float, float]]]) -> None:

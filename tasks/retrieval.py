@@ -1,4 +1,8 @@
-"""Stage `retrieval`: fusion weight and number of passages, chosen on the validation questions, with the curve behind it."""
+"""Stage `retrieval`: fusion, its weight and the number of passages, chosen on the validation questions, with the curve behind it.
+
+What counts is the first passage that holds the answer: states the question's fact, or is of its page where no fact is known. On
+short pages nearly every setting finds the right page, and what the model then reads decides.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +17,7 @@ from tasks.plots import retrieval_curve
 from tasks.prompts import right_passage
 from tasks.records import Record, read_json, read_jsonl, write_json
 from tasks.scores import retrieval_scores
-from tasks.search import Index, Ranking, fuse
+from tasks.search import Index, Ranking, fused
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import bounds
 
@@ -24,7 +28,7 @@ Legs = tuple[Ranking, Ranking, dict[str, Record]]
 def retrieval(
     index: Path, embedder: Path, questions: Path, out: Path, metrics: Path, plots: Path, store: str, params: RetrievalParams
 ) -> None:
-    """Write out/settings.json {"text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`."""
+    """Write out/settings.json {"fusion", "text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     asked = [record for record in read_jsonl(questions / "validation.jsonl") if record["document"]]
     if not asked:
@@ -33,42 +37,66 @@ def retrieval(
     legs = {record["id"]: searcher.legs(record["question"], params.candidates) for record in asked}
     settings, curve = choose(legs, {record["id"]: record for record in asked}, params)
     fresh_folder(out)
-    retrieval_curve(curve, fresh_folder(plots) / "retrieval.png", chosen=settings["text_weight"])
+    shown, chosen = picture(curve, settings)
+    retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
     write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve})
     write_json(out / "settings.json", settings)
-    say(f"retrieval: {settings['mode']}, text weight {settings['text_weight']}, {settings['k']} passages")
+    say(f"retrieval: {settings['mode']} ({settings['fusion']}, text weight {settings['text_weight']}), {settings['k']} passages")
 
 
 def choose(
     legs: Mapping[str, Legs], asked: Mapping[str, Record], params: RetrievalParams
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The better leg alone, unless the best fusion is better than it beyond doubt; then the smallest k that loses nothing."""
-    weights = sorted({0.0, *params.text_weights, 1.0})
-    relevant = {question: record["document"] for question, record in asked.items()}
-    scored = {weight: retrieval_scores(ranked_pages(legs, weight), relevant) for weight in weights}
-    curve = [{"text_weight": weight} | {name: mean(values) for name, values in scored[weight].items()} for weight in weights]
-    leg = max((0.0, 1.0), key=lambda weight: mean(scored[weight][TARGET]))
-    best = max(weights, key=lambda weight: mean(scored[weight][TARGET]))
-    weight = best if best == leg or clearly_better(scored[best][TARGET], scored[leg][TARGET], relevant, params) else leg
-    k = smallest_k(hits(legs, asked, weight), params)
-    mode = {0.0: "vector", 1.0: "text"}.get(weight, "hybrid")
-    return {"text_weight": weight, "k": k, "candidates": params.candidates, "mode": mode}, curve
+    choices = candidates(params)
+    pages = {question: record["document"] for question, record in asked.items()}
+    items = {question: named(legs[question][2], record) for question, record in asked.items()}
+    scored = [retrieval_scores(ranked_items(legs, items, choice), pages) for choice in choices]
+    curve = [
+        choice | {name: mean(values) for name, values in scores.items()} for choice, scores in zip(choices, scored, strict=True)
+    ]
+    places = range(len(choices))
+    leg = max((place for place in places if choices[place]["fusion"] == "none"), key=lambda place: curve[place][TARGET])
+    best = max(places, key=lambda place: curve[place][TARGET])
+    sure = curve[best][TARGET] > curve[leg][TARGET] and clearly_better(scored[best][TARGET], scored[leg][TARGET], pages, params)
+    chosen = choices[best if sure else leg]
+    ranked = ranked_items(legs, items, chosen)
+    k = smallest_k({question: [item == pages[question] for item in ranked[question]] for question in ranked}, params)
+    mode = {0.0: "vector", 1.0: "text"}.get(chosen["text_weight"], "hybrid")
+    return chosen | {"k": k, "candidates": params.candidates, "mode": mode}, curve
 
 
-def ranked_pages(legs: Mapping[str, Legs], weight: float) -> dict[str, list[str]]:
-    """Question -> the page of each passage, best passage first."""
-    return {
-        question: [passages[key]["document"] for key, _ in fuse(text, vector, weight)]
-        for question, (text, vector, passages) in legs.items()
-    }
+def candidates(params: RetrievalParams) -> list[dict[str, Any]]:
+    """Both legs are always among them. Reciprocal ranks weigh both alike."""
+    choices: list[dict[str, Any]] = [{"fusion": "none", "text_weight": weight} for weight in (0.0, 1.0)]
+    for fusion in params.fusion:
+        weights = [0.5] if fusion == "rrf" else sorted({*params.text_weights} - {0.0, 1.0})
+        choices += [{"fusion": fusion, "text_weight": weight} for weight in weights]
+    return choices
 
 
-def hits(legs: Mapping[str, Legs], asked: Mapping[str, Record], weight: float) -> dict[str, list[bool]]:
-    """Question -> whether each passage, best first, holds the answer: states its fact, or is of its page where none is known."""
-    return {
-        question: [answers(passages[key], asked[question]) for key, _ in fuse(text, vector, weight)]
-        for question, (text, vector, passages) in legs.items()
-    }
+def picture(curve: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[list[dict[str, Any]], float | None]:
+    """The points over the weight, of the fusion that is served or else the first that has weights; the weight to mark."""
+    weighted = [point["fusion"] for point in curve if point["fusion"] not in ("none", "rrf")]
+    shown = settings["fusion"] if settings["fusion"] in weighted else next(iter(weighted), "none")
+    points = [{**point} for point in curve if point["fusion"] in ("none", shown)]
+    for point in points:
+        del point["fusion"]
+    return points, None if settings["fusion"] == "rrf" else settings["text_weight"]
+
+
+def named(passages: Mapping[str, Record], record: Record) -> dict[str, str]:
+    """Passage id -> what it counts as: the page of the question if it holds the answer; else itself, or its page where no fact
+    is known, so that of a wrong page only the first passage takes a place."""
+    page, fact = record["document"], record.get("fact")
+    return {key: page if answers(passage, record) else key if fact else passage["document"] for key, passage in passages.items()}
+
+
+def ranked_items(
+    legs: Mapping[str, Legs], items: Mapping[str, Mapping[str, str]], choice: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Question -> what each passage counts as, best passage first."""
+    return {question: [items[question][key] for key, _ in fused(*legs[question][:2], choice)] for question in items}
 
 
 def answers(passage: Record, record: Record) -> bool:

@@ -1,7 +1,8 @@
 """Retrieval as it is served: a full-text leg, a vector leg, and their fusion.
 
-Fusion is the convex combination of min-max normalised scores (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid
-Retrieval", TOIS 2023), because reciprocal rank fusion throws away how sure a leg is, and loses to one leg alone on some corpora.
+A fusion is a convex combination of scores that were made comparable (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for
+Hybrid Retrieval", TOIS 2023), by their `ratio` to the leg's best or by `minmax`, or the sum of reciprocal ranks, `rrf` (Cormack,
+Clarke and Buettcher, SIGIR 2009), which needs no weight but throws away how sure a leg is, and loses to one leg on some corpora.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from tasks.tables import check_store, checkout, connect, open_table, tags
 Ranking = list[tuple[str, float]]  # (passage id, score), best first
 FIELDS = ["id", "document", "heading", "text"]
 MAX_QUESTION_CHARACTERS = 8000
+RRF_K = 60  # Cormack et al. 2009: found in a pilot, and "not critical"; it is LanceDB's and Elasticsearch's default too
 MOST_FETCHED = 32  # times the candidates: a corpus of equal passages is not read whole to break its ties
 
 
@@ -57,7 +59,7 @@ class Index:
     def search(self, question: str, settings: Mapping[str, Any]) -> list[Record]:
         """The k best passages, best first, each with its score."""
         text, vector, passages = self.legs(question, settings["candidates"])
-        best = fuse(text, vector, settings["text_weight"])[: settings["k"]]
+        best = fused(text, vector, settings)[: settings["k"]]
         return [passages[key] | {"score": round(score, 6)} for key, score in best]
 
 
@@ -130,18 +132,46 @@ def best(fetch: Callable[[int], list[Record]], column: str, sign: float, count: 
 
 def ranked(rows: Sequence[Mapping[str, Any]], column: str, sign: float) -> Ranking:
     """Ties by id, so that two builds of the same rows rank alike."""
-    return sorted(((row["id"], sign * row[column]) for row in rows), key=lambda pair: (-pair[1], pair[0]))
+    return best_first({row["id"]: sign * row[column] for row in rows})
 
 
-def fuse(text: Ranking, vector: Ranking, text_weight: float) -> Ranking:
+def fused(text: Ranking, vector: Ranking, settings: Mapping[str, Any]) -> Ranking:
+    """As the settings say. A release from before there was a choice names no fusion: it was `minmax`."""
+    fusion = settings.get("fusion", "minmax")
+    return reciprocal_ranks(text, vector) if fusion == "rrf" else fuse(text, vector, settings["text_weight"], fusion)
+
+
+def reciprocal_ranks(*legs: Ranking) -> Ranking:
+    """The sum of 1 / (60 + place) over the legs that found the passage."""
+    scores: dict[str, float] = {}
+    for leg in legs:
+        for place, (key, _) in enumerate(leg, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (RRF_K + place)
+    return best_first(scores)
+
+
+def fuse(text: Ranking, vector: Ranking, text_weight: float, fusion: str) -> Ranking:
     """Weight 0 is the vector leg alone, 1 the text leg alone. A passage that one leg did not find scores 0 there."""
     if text_weight == 0:
         return vector
     if text_weight == 1:
         return text or vector  # no word of the question occurs in the corpus: better near than nothing
-    left, right = normalised(text), normalised(vector)
-    fused = {key: text_weight * left.get(key, 0.0) + (1 - text_weight) * right.get(key, 0.0) for key in left | right}
-    return sorted(fused.items(), key=lambda pair: (-pair[1], pair[0]))
+    if fusion == "ratio":  # a vector leg's score is minus the cosine distance: 0 there would be the best
+        left, right = ratios(text), ratios([(key, 1 + score) for key, score in vector])
+    else:
+        left, right = normalised(text), normalised(vector)
+    return best_first({key: text_weight * left.get(key, 0.0) + (1 - text_weight) * right.get(key, 0.0) for key in left | right})
+
+
+def best_first(scores: Mapping[str, float]) -> Ranking:
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def ratios(ranking: Ranking) -> dict[str, float]:
+    """Scores as shares of the best: BM25 and cosine mean nothing at 0, so, unlike with `normalised`, it does not matter how many
+    candidates there are, and a leg to which all its passages look alike says so."""
+    top = max((score for _, score in ranking), default=0.0)
+    return {key: max(score, 0.0) / top if top > 0 else 0.0 for key, score in ranking}
 
 
 def normalised(ranking: Ranking) -> dict[str, float]:

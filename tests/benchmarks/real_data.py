@@ -138,7 +138,7 @@ def legs(clone: Path) -> dict[str, Any]:
     ranked = {record["id"]: index.legs(record["question"], 100) for record in asked}
     for name, weight in (("full text", 1.0), ("vector", 0.0), ("hybrid, equal weights", 0.5)):
         passages = {
-            key: [found[passage]["document"] for passage, _ in fuse(text, near, weight)]
+            key: [found[passage]["document"] for passage, _ in fuse(text, near, weight, "ratio")]
             for key, (text, near, found) in ranked.items()
         }
         pages = {key: list(dict.fromkeys(documents)) for key, documents in passages.items()}

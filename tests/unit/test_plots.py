@@ -30,6 +30,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "one training point": lambda path: training_curve([{"step": 1, "loss": 1.0}], path, "a title", None),
     "no training points": lambda path: training_curve([], path, "a title", None),
     "retrieval": lambda path: retrieval_curve(LEGS, path, chosen=1.0),
+    "reciprocal ranks": lambda path: retrieval_curve(LEGS, path, chosen=None),
     "no retrieval": lambda path: retrieval_curve([], path, chosen=0.0),
 }
 

@@ -7,10 +7,17 @@ from test_index import Place, corpus
 from tasks.errors import InputError
 from tasks.params import RetrievalParams, load
 from tasks.records import Record, write_jsonl
-from tasks.retrieval import Legs, choose, hits, retrieval, smallest_k
+from tasks.retrieval import Legs, candidates, choose, clearly_better, named, picture, retrieval, smallest_k
 
 PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
-    update={"k": [1, 2, 3], "k_tolerance": 0.02, "text_weights": [0.5], "confidence": 0.95, "resamples": 500}
+    update={
+        "k": [1, 2, 3],
+        "k_tolerance": 0.02,
+        "fusion": ["minmax"],
+        "text_weights": [0.5],
+        "confidence": 0.95,
+        "resamples": 500,
+    }
 )
 
 
@@ -40,12 +47,68 @@ def test_the_better_leg_is_served_alone() -> None:
     assert (settings["mode"], settings["text_weight"], settings["k"]) == ("vector", 0.0, 1)
     settings, _ = choose(*asked(20, text="rab", vector="abr"), PARAMS)
     assert (settings["mode"], settings["text_weight"]) == ("text", 1.0)
-    assert [point["text_weight"] for point in curve] == [0.0, 0.5, 1.0]  # both legs are always measured
+    assert [point["text_weight"] for point in curve] == [0.0, 1.0, 0.5]  # both legs are always measured
 
 
 def test_fusion_is_served_where_it_is_better_beyond_doubt() -> None:
     settings, _ = choose(*asked(20, text="arbe", vector="crdf"), PARAMS)
     assert (settings["mode"], settings["text_weight"]) == ("hybrid", 0.5)
+
+
+def test_reciprocal_ranks_are_served_where_they_alone_are_better_beyond_doubt() -> None:
+    """Passages that one leg is sure of hide the right one, which both legs have second."""
+    found, relevant = asked(20, text="arbc", vector="drec")
+    for text, vector, _ in found.values():
+        text[:] = [("a", 9.0), ("r", 0.2), ("b", 0.1), ("c", 0.0)]
+        vector[:] = [("d", 9.0), ("r", 0.2), ("e", 0.1), ("c", 0.0)]
+    weighted, _ = choose(found, relevant, PARAMS)
+    assert weighted["mode"] != "hybrid"
+    settings, curve = choose(found, relevant, PARAMS.model_copy(update={"fusion": ["minmax", "rrf"]}))
+    assert (settings["mode"], settings["fusion"]) == ("hybrid", "rrf")
+    assert curve[-1]["ndcg@10"] == 1.0
+
+
+def test_both_legs_are_always_a_choice_and_a_fusion_only_where_params_name_it() -> None:
+    alone = candidates(PARAMS.model_copy(update={"fusion": ["rrf"]}))
+    assert [(choice["fusion"], choice["text_weight"]) for choice in alone] == [("none", 0.0), ("none", 1.0), ("rrf", 0.5)]
+    assert [choice["text_weight"] for choice in candidates(PARAMS)] == [0.0, 1.0, 0.5]
+
+
+def test_the_picture_shows_the_fusion_that_is_served_or_the_first_with_weights() -> None:
+    curve: list[Record] = [
+        {"fusion": fusion, "text_weight": weight, "mrr": place / 10}
+        for place, (fusion, weight) in enumerate([("none", 0.0), ("none", 1.0), ("ratio", 0.5), ("minmax", 0.4), ("rrf", 0.5)])
+    ]
+    shown = {
+        fusion: ([point["text_weight"] for point in points], chosen)
+        for fusion in ("none", "ratio", "minmax", "rrf")
+        for points, chosen in [picture(curve, {"fusion": fusion, "text_weight": 0.4})]
+    }
+    assert shown == {
+        "none": ([0.0, 1.0, 0.5], 0.4),
+        "ratio": ([0.0, 1.0, 0.5], 0.4),
+        "minmax": ([0.0, 1.0, 0.4], 0.4),
+        "rrf": ([0.0, 1.0, 0.5], None),
+    }
+    assert picture(curve, {"fusion": "rrf"})[0][0] == {"text_weight": 0.0, "mrr": 0.0}
+
+
+def test_the_choice_is_by_the_passage_that_states_the_fact_not_by_its_page() -> None:
+    """Both legs find the page first; only the fused ranking begins with the passage that states the fact."""
+    found, relevant = asked(20, text="arbe", vector="crdf")
+    for number, (_, _, passages) in enumerate(found.values()):
+        for key, row in passages.items():
+            row |= {"document": f"r{number}", "text": "It leaves at 5:45." if key == "r" else "It is blue."}
+    facts = {question: record | {"fact": "at 5:45"} for question, record in relevant.items()}
+    assert choose(found, facts, PARAMS)[0]["mode"] == "hybrid"
+    settings, curve = choose(found, relevant, PARAMS)
+    assert settings["mode"] != "hybrid" and {point["ndcg@10"] for point in curve} == {1.0}
+
+
+def test_the_same_scores_are_not_clearly_better() -> None:
+    scores, pages = {"q": 0.5, "p": 0.5}, {"q": "a", "p": "b"}
+    assert not clearly_better(scores, scores, pages, PARAMS)
+    assert not clearly_better({"q": 1.0, "p": 1.0}, scores, {"q": "a", "p": "a"}, PARAMS)  # one page proves nothing
 
 
 def test_fusion_that_helped_one_question_of_many_is_not_served() -> None:
@@ -71,8 +134,8 @@ def test_a_passage_counts_if_it_states_the_fact_and_by_its_page_where_no_fact_is
     }
     found: dict[str, Legs] = {"q": ([], [("a", 2.0), ("b", 1.0)], rows)}
     record = {"id": "q", "document": "van", "fact": "at 5:45"}
-    assert hits(found, {"q": record}, 0.0) == {"q": [False, True]}
-    assert hits(found, {"q": record | {"fact": None}}, 0.0) == {"q": [True, True]}
+    assert named(rows, record) == {"a": "a", "b": "van"}
+    assert named(rows, record | {"fact": None}) == {"a": "van", "b": "van"}
     assert choose(found, {"q": record}, PARAMS)[0]["k"] == 2
     assert choose(found, {"q": record | {"fact": None}}, PARAMS)[0]["k"] == 1
 

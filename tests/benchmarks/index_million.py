@@ -1,10 +1,10 @@
 """A million vectors through the index: `python tests/benchmarks/index_million.py [--rows 1000000] [--folder FOLDER]`.
 
-Passages of a dozen words with synthetic vectors of 384 dimensions (a hundred passages around each centre, cosine about 0.6) in the
-place of an embedder's; everything else is the project's own code with the shipped params. Three processes: a build from nothing; a
-refresh in which 1 % of the passages changed; then questions. Prints for each seconds, peak memory and bytes on disk, and of the
-questions the median and 95th percentile of both legs, of the exact scan and of the index with other probes, and recall@10 of
-passages that had no part in the tuning.
+Passages of a dozen words, with synthetic vectors of 384 dimensions (a hundred passages around each centre, cosine about 0.6) in
+the place of an embedder's; everything else is the project's own code with the shipped params. Three processes: a build from
+nothing; a refresh in which 1 % of the passages changed; then questions. Prints for each seconds, peak memory and bytes on disk,
+and of the questions the median and 95th percentile of both legs, of the exact scan and of the index with other probes, and
+recall@10 of passages that had no part in the tuning.
 """
 
 import argparse

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.cluster import embed_missing_on_ray
-from tasks.embedding import Embedder, Vectors, VectorStore, embed_missing
+from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.errors import InputError, IntegrityError, RefusedError
+from tasks.nearest import exact_thresholds, partitions, queries_of, shares_found, tune
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -25,7 +26,6 @@ FORMAT = 1  # of the table
 COLUMNS = ("id", "document", "heading", "text", "embedded")
 PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 SCANNED_SHARE = 0.1  # of the rows that may stand outside the vector index, compared one by one, before it is made anew
-SCAN_ROWS = 20_000  # of vectors that are held in memory at once while recall is measured
 
 
 def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams) -> None:
@@ -91,7 +91,9 @@ def bring_up_to_date(
     embedded = embed(model, cache, texts, params.batch_tokens, params.passages_per_commit)
     work = {"embedded": embedded, "embedding_seconds": round(time.monotonic() - started, 1)}
     table = write_rows(database, table, manifest, new, gone, cache)
-    build_structures(table, params)
+    made = build_structures(table, params)
+    if rows_outside(table) is not None:
+        tune(table, model, manifest["embedder"], params.recall_sample, params.min_recall, made)
     seal_version(table, manifest)
     say(f"index: {manifest['rows']} passages, {len(new)} inserted, {len(gone)} deleted, {embedded} embedded")
     return table, work | {"inserted": len(new), "deleted": len(gone), "commits": table.version - before}
@@ -135,8 +137,8 @@ def set_primary_key(table: Any) -> None:
         table.set_unenforced_primary_key("id")
 
 
-def build_structures(table: Any, params: IndexParams) -> None:
-    """One commit for the full text, at times one for the vectors.
+def build_structures(table: Any, params: IndexParams) -> bool:
+    """One commit for the full text, at times one for the vectors; whether their index was made anew.
 
     The full text is indexed anew each time, at 25 microseconds a passage. `optimize` would do as well, but merges fragments while
     at it: four commits that write every vector of the table again. `tandem maintain` does that, when it is worth it.
@@ -146,11 +148,14 @@ def build_structures(table: Any, params: IndexParams) -> None:
     text = FTS(language=params.language, stem=params.stem, remove_stop_words=params.remove_stop_words, with_position=False)
     table.create_index("embedded", config=text)
     rows, outside = table.count_rows(), rows_outside(table)
-    if rows >= params.exact_below_rows:
-        if outside is None or outside > SCANNED_SHARE * rows:
-            table.create_index("vector", config=IvfFlat(distance_type="cosine"))
-    elif outside is not None:
-        table.drop_index("vector_idx")
+    if rows < params.exact_below_rows:
+        if outside is not None:
+            table.drop_index("vector_idx")
+        return False
+    due = outside is None or outside > SCANNED_SHARE * rows
+    if due:
+        table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=partitions(rows)))
+    return due
 
 
 def rows_outside(table: Any) -> int | None:
@@ -179,16 +184,10 @@ def check_content(table: Any, manifest: dict[str, Any]) -> None:
 
 
 def measure_recall(table: Any, model: Embedder, identity: dict[str, Any], sample: int) -> float:
-    """Recall@10 of the vector leg as served against an exact scan, passages as queries, evenly spread over the table.
-
-    A passage's own vector is the query, unless the embedder treats questions otherwise.
-    """
-    rows = table.count_rows()
-    texts, queries = sampled(table, max(1, rows // sample))
-    if identity["query_prompt"] != identity["passage_prompt"]:
-        queries = model.queries(texts)
-    k = min(10, rows)
-    return round(share_found(table, queries, exact_thresholds(table, queries, k), k), 4)
+    """Recall@10 of the vector leg as served against an exact scan, with passages as queries."""
+    k = min(10, table.count_rows())
+    queries = queries_of(table, model, identity, sample)
+    return round(float(shares_found(table, queries, exact_thresholds(table, queries, k), k).mean()), 4)
 
 
 def check_recall(recall: float, floor: float) -> None:
@@ -197,34 +196,6 @@ def check_recall(recall: float, floor: float) -> None:
             f"the index finds {recall:.3f} of what an exact scan finds; min_recall in params/index.yaml is {floor}. "
             "Raise exact_below_rows there, or lower min_recall"
         )
-
-
-def sampled(table: Any, step: int) -> tuple[list[str], Vectors]:
-    """Every `step`-th passage: texts, vectors."""
-    rows = table.take_offsets(list(range(0, table.count_rows(), step))).select(["embedded", "vector"]).to_arrow().combine_chunks()
-    return rows["embedded"].to_pylist(), matrix_of(rows.to_batches()[0])
-
-
-def exact_thresholds(table: Any, queries: Vectors, k: int) -> Vectors:
-    """(q, dimension) queries -> (q,) cosine similarity of each one's k-th nearest passage."""
-    nearest = np.full((len(queries), k), -2, np.float32)
-    for batch in table.search().select(["vector"]).limit(table.count_rows()).to_batches(SCAN_ROWS):
-        similarities = np.concatenate([nearest, queries @ matrix_of(batch).T], axis=1)
-        nearest = -np.partition(-similarities, k - 1, axis=1)[:, :k]
-    return np.asarray(nearest.min(axis=1), np.float32)
-
-
-def matrix_of(batch: "pa.RecordBatch") -> Vectors:
-    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(batch.num_rows, -1)
-
-
-def share_found(table: Any, queries: Vectors, thresholds: Vectors, k: int) -> float:
-    """By similarity, not by id: equal passages on two pages tie, and either is right. All in one call, ten times as fast."""
-    search = table.search(list(queries), vector_column_name="vector").distance_type("cosine").limit(k)
-    found = search.select(["id", "_distance"]).to_arrow()
-    asked = found["query_index"].to_numpy() if len(queries) > 1 else np.zeros(found.num_rows, np.int32)  # one query has no number
-    return float(np.count_nonzero(1 - found["_distance"].to_numpy() >= thresholds[asked] - 1e-5)) / (k * len(queries))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.embedding import Embedder, Vectors, same_fingerprint
 from tasks.errors import InputError, IntegrityError
+from tasks.nearest import nearest
 from tasks.records import Record
 from tasks.tables import check_store, checkout, connect, open_table, tags
 
@@ -49,8 +50,7 @@ class Index:
             return list(found.select([*FIELDS, "_score"]).to_list())
 
         def by_vector(limit: int) -> list[Record]:
-            near = self.table.search(vector, vector_column_name="vector").distance_type("cosine").limit(limit)
-            return list(near.select([*FIELDS, "_distance"]).to_list())
+            return list(nearest(self.table, vector).limit(limit).select([*FIELDS, "_distance"]).to_list())
 
         text, near = best(by_text, "_score", 1.0, candidates), best(by_vector, "_distance", -1.0, candidates)
         passages = {row["id"]: {field: row[field] for field in FIELDS} for row in [*text, *near]}

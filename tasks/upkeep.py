@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.errors import IntegrityError
+from tasks.nearest import nearest
 from tasks.tables import checkout, connect, is_local, open_table, restore_newest_tag, rows_digest, table_names, tags
 
 OURS = "passages-"  # how the names of our tables begin; others in the same store are left alone
@@ -105,7 +106,7 @@ def check_answers(table: Any) -> None:
     """The version answers by both legs. Raises IntegrityError where it does not find a passage by that passage's own vector."""
     row = table.search().select(["id", "embedded", "vector"]).limit(1).to_list()[0]
     table.search(row["embedded"][:200], query_type="fts", fts_columns="embedded").limit(1).to_list()
-    near = table.search(row["vector"], vector_column_name="vector").distance_type("cosine").limit(1).to_list()
+    near = nearest(table, row["vector"]).limit(1).to_list()
     if not near or near[0]["_distance"] > 1e-3:
         raise IntegrityError(f"table {table.name} does not find its own passages; build it again: dvc repro --force index")
 

@@ -23,12 +23,11 @@ from tasks.index import (
     bring_up_to_date,
     build_structures,
     describe,
-    exact_thresholds,
     measure_recall,
-    sampled,
     write_rows,
 )
 from tasks.index import settings as table_settings
+from tasks.nearest import exact_thresholds, sampled
 from tasks.params import ChunksParams, IndexParams, load
 from tasks.records import Record
 from tasks.search import Index, fuse, open_version
@@ -365,7 +364,7 @@ def test_a_first_build_and_every_later_one_take_at_most_three_commits(world: Wor
 def test_the_exact_scan_that_recall_is_measured_by_is_exact(world: World) -> None:
     passages = passages_of({f"page-{seed}": page(seed) for seed in range(8)})
     table = open_version(world.store, world.build(passages)["manifest"])
-    texts, queries = sampled(table, 7)
+    texts, queries = sampled(table, list(range(0, len(passages), 7)))
     matrix = vectors_of([passage["embedded"] for passage in passages])
     assert len(texts) == -(-len(passages) // 7)
     assert (queries == vectors_of(texts)).all()
@@ -399,4 +398,4 @@ def test_full_text_ranks_after_many_refreshes_as_in_a_table_from_scratch(world: 
     for word in WORDS:
         old, new = legs(world, last, word), legs(fresh, last, word)
         assert old == new and len(old[0]) == 4
-        assert fuse(*old, 0.5) == fuse(*new, 0.5)
+        assert fuse(*old, 0.5, "ratio") == fuse(*new, 0.5, "ratio")

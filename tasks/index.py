@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.backends import Vectors
 from tasks.cluster import embed_missing_on_ray
-from tasks.embedding import Embedder, Vectors, VectorStore, embed_missing
+from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
 from tasks.params import EmbedderSource, ModelSource, ModelsParams
+from tasks.quantise import quantise
 from tasks.records import file_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
@@ -27,6 +28,9 @@ def models(builtin: Path, out: Path, params: ModelsParams) -> None:
     say(f"embedder: {params.embedder.source} {params.embedder.id}")
     materialise(params.embedder, minilm_folder, out / "embedder")
     write_json(out / "embedder" / IDENTITY, identity(params.embedder))
+    if params.embedder.backend == "onnx-int8":
+        say("embedder: made into 8-bit integers")
+        quantise(out / "embedder")
 
 
 def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:

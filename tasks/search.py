@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.embedding import Embedder, Vectors, same_fingerprint
+from tasks.backends import Vectors
+from tasks.embedding import Embedder, same_fingerprint
 from tasks.errors import InputError, IntegrityError
 from tasks.records import Record
 from tasks.tables import check_store, checkout, connect, open_table, tags
@@ -85,7 +86,8 @@ def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
 
 def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
     """A query embedded by another model of the same dimension would give silent nonsense."""
-    for key in ("digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
+    expected, actual = {"backend": "torch", **expected}, {"backend": "torch", **actual}  # a release from before has no backend
+    for key in ("backend", "digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
         if expected[key] != actual[key]:
             raise IntegrityError(
                 f"the index was built with {expected['id'] or expected['source']} ({key} {expected[key]}), the embedder here has "

@@ -1,6 +1,6 @@
 """With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or ONNX Runtime in 8-bit integers.
 
-Whatever the backend, texts go through it in batches of equal cost, and a text's vector does not depend on the others of its batch.
+Texts go through it in batches of equal cost, the shortest first; a text's vector does not depend on the others of its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +76,7 @@ def open_session(path: Path) -> Any:
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("optimization.enable_gelu_approximation", "1")  # 4 % faster, no further from torch
     options.log_severity_level = 3  # below errors it only tells of processors that it could not ask for their name
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

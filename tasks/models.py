@@ -26,11 +26,15 @@ def models(builtin: Path, out: Path, params: ModelsParams) -> None:
     materialise(params.base, builtin, out / "base")
     write_json(out / "base" / IDENTITY, identity(params.base))
     say(f"embedder: {params.embedder.source} {params.embedder.id}")
-    materialise(params.embedder, minilm_folder, out / "embedder")
-    write_json(out / "embedder" / IDENTITY, identity(params.embedder))
-    if params.embedder.backend == "onnx-int8":
-        say("embedder: made into 8-bit integers")
-        quantise(out / "embedder")
+    write_embedder(params.embedder, out / "embedder")
+
+
+def write_embedder(source: EmbedderSource, out: Path) -> None:
+    """The embedder with what its backend needs: a folder that `tasks.embedding.Embedder` opens."""
+    materialise(source, minilm_folder, out)
+    write_json(out / IDENTITY, identity(source))
+    if source.backend == "onnx-int8":
+        quantise(out)
 
 
 def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:

@@ -1,6 +1,7 @@
 """The three arithmetics of an embedder, on a random one of a single layer."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_a_graph_is_allowed_only_where_the_stage_made_it(folders: dict[str, Path
 def test_without_its_package_the_way_out_is_named(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install 'tandem\[onnx\]', or set backend: torch"):
         Embedder(folders["onnx-int8"])
     with pytest.raises(InputError, match="onnxruntime"):

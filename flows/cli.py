@@ -92,7 +92,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name"
     )
-    add("plan", "what would run, and why", plan, show_plan)
+    added = add("plan", "what would run, and why", plan, show_plan)
+    added.add_argument(
+        "--tune", action="store_true", help="measure for a minute how this machine embeds fastest; changes nothing"
+    )
     added = add("release", "run the whole chain and promote the result where the gate lets it", release, show_outcome)
     added.add_argument("--adapter", metavar="FOLDER", help="judge this adapter, made elsewhere, in the place of the pipeline's")
     add("refresh", "the corpus changed: a new index with the live adapter, no training", refresh, show_outcome)
@@ -139,6 +142,10 @@ def plan(options: argparse.Namespace, settings: Settings) -> Any:
     from flows.planning import plan as make
 
     check_params(settings.root / "params")
+    if options.tune:
+        from flows import tuning
+
+        return tuning.tune(settings, tuning.SECONDS)
     return make(settings)
 
 
@@ -249,6 +256,10 @@ def show_ingest(result: Any) -> str:
 
 
 def show_plan(result: Any) -> str:
+    if "measured" in result:
+        from flows.tuning import show
+
+        return show(result)
     lines = [f"{stage}: {'; '.join(why)}" for stage, why in result["stale"].items()]
     lines += [f"{stage}: perhaps, where what stands above it changes" for stage in result["after"]]
     lines += [result["embedding"]["says"]] if result["embedding"] else []

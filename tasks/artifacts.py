@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from tasks.backends import QUANTISED
 from tasks.errors import InputError
 
 ALLOWED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
@@ -59,10 +60,20 @@ def check_model_folder(source: Path) -> None:
 
 def check_name(source: Path, name: str) -> None:
     *folders, file = name.split("/")
+    if name == QUANTISED and made_here(source):
+        return
     if not any(fnmatch(file, pattern) for pattern in ALLOWED):
         raise InputError(f"{source / name}: a model may hold only {', '.join(ALLOWED)}; remove or convert this file")
     if len(folders) > 1 or not all(FOLDERS.fullmatch(folder) for folder in folders) or not FILES.fullmatch(file):
         raise InputError(f"{source / name}: such a name has no place in a model; remove the file")
+
+
+def made_here(source: Path) -> bool:
+    """The one graph that a model may hold is made by the stage `models`, which never copies one, and says so beside it."""
+    try:
+        return bool(json.loads((source / "tandem.json").read_text(encoding="utf-8"))["backend"] == "onnx-int8")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def check_json(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.embedding import Embedder, VectorStore, batches
+from tasks.embedding import Embedder, VectorStore, commits
 from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.stage import say
 
@@ -27,7 +27,7 @@ class EmbeddingActor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         texts = [str(text) for text in batch["text"]]
-        return {"text": batch["text"], "vector": self.embedder.passages(texts, int(batch["batch_size"][0]))}
+        return {"text": batch["text"], "vector": self.embedder.passages(texts, int(batch["batch_tokens"][0]))}
 
 
 def embed_missing_on_ray(
@@ -39,7 +39,7 @@ def embed_missing_on_ray(
         return 0
     done, started = 0, time.monotonic()
     with cluster() as ray:
-        for texts_done, vectors in embedded(ray, embedder, batches(missing, batch_tokens, passages_per_commit)):
+        for texts_done, vectors in embedded(ray, embedder, commits(missing, passages_per_commit), batch_tokens):
             now = time.monotonic()
             store.put(texts_done, vectors, now - started)
             done, started = done + len(texts_done), now
@@ -47,11 +47,11 @@ def embed_missing_on_ray(
     return done
 
 
-def embedded(ray: Any, embedder: Embedder, groups: Iterator[tuple[list[str], int]]) -> Iterator[tuple[list[str], Any]]:
+def embedded(ray: Any, embedder: Embedder, groups: Iterator[list[str]], batch_tokens: int) -> Iterator[tuple[list[str], Any]]:
     """(texts, (n, dimension) vectors) of each group, in the order in which they are ready."""
     import pyarrow as pa
 
-    tables = [pa.table({"text": group, "batch_size": np.full(len(group), size)}) for group, size in groups]
+    tables = [pa.table({"text": group, "batch_tokens": np.full(len(group), batch_tokens)}) for group in groups]
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     actors = min(len(tables), gpus or int(resources["CPU"]))

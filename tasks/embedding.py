@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.backends import BATCH_TOKENS, Vectors, open_backend
 from tasks.errors import InputError, IntegrityError
 from tasks.records import folder_digest, read_json, text_digest
 from tasks.stage import say
-
-Vectors = npt.NDArray[np.float32]
 
 PROBES = ("How many days of paid leave do I get?", "ERR_4012 rate limit", "Ölfilter wechseln alle 500 h")
 KEYS_PER_QUERY = 500  # of SQLite, which once took no more than 999; one at a time takes twice as long
@@ -22,32 +20,26 @@ FINGERPRINT_TOLERANCE = 0.02  # other threads or processors move a coordinate by
 
 
 class Embedder:
-    """A sentence-transformers model in a folder. Pooling, prompts and normalisation are part of its identity."""
+    """A sentence-transformers model in a folder. Pooling, prompts, normalisation and arithmetic are part of its identity."""
 
     def __init__(self, folder: Path) -> None:
-        from sentence_transformers import SentenceTransformer
-
         source = read_json(folder / "tandem.json")
         self.source: dict[str, Any] = source
         self.folder = folder
         self.digest = folder_digest(folder)
-        self.model = SentenceTransformer(str(folder), local_files_only=True)
+        self.backend = str(source.get("backend", "torch"))  # in a release from before there was a choice
+        self.encoder = open_backend(self.backend, folder)
+        self.model = self.encoder.model
         self.query_prompt = source["query_prompt"] or own_prompt(self.model.prompts, "query")
         self.passage_prompt = source["passage_prompt"] or own_prompt(self.model.prompts, "document", "passage", "corpus")
         self.model.max_seq_length = min(source["max_tokens"], self.model.max_seq_length or source["max_tokens"])
 
-    def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def passages(self, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> Vectors:
         """(n,) texts -> (n, dimension) unit vectors."""
-        return self._encode(texts, self.passage_prompt, batch_size)
+        return self.encoder.vectors(texts, self.passage_prompt, batch_tokens)
 
-    def queries(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
-        return self._encode(texts, self.query_prompt, batch_size)
-
-    def _encode(self, texts: Sequence[str], prompt: str, batch_size: int) -> Vectors:
-        vectors = self.model.encode(
-            list(texts), prompt=prompt, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.model.get_embedding_dimension())
+    def queries(self, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> Vectors:
+        return self.encoder.vectors(texts, self.query_prompt, batch_tokens)
 
     def identity(self) -> dict[str, Any]:
         """What a release pins: two embedders with one identity give the same vectors."""
@@ -56,6 +48,7 @@ class Embedder:
         return source | {
             "query_prompt": self.query_prompt,
             "passage_prompt": self.passage_prompt,
+            "backend": self.backend,
             "digest": self.digest,
             "dimension": int(vectors.shape[1]),
             "max_tokens": int(self.model.max_seq_length),
@@ -181,20 +174,18 @@ def embed_missing(
     """Embed what the store lacks, shortest first, committing as it goes. Returns the number of passages embedded."""
     missing = store.missing(texts)
     done = 0
-    for group, batch_size in batches(missing, batch_tokens, passages_per_commit):
+    for group in commits(missing, passages_per_commit):
         started = time.monotonic()
-        vectors = embedder.passages(group, batch_size)
+        vectors = embedder.passages(group, batch_tokens)
         store.put(group, vectors, time.monotonic() - started)
         done += len(group)
         say(f"embedded {done} of {len(missing)} new passages")
     return done
 
 
-def batches(texts: Sequence[str], batch_tokens: int, passages_per_commit: int) -> Iterator[tuple[list[str], int]]:
-    """(what is embedded before a commit, how many of them at once), the shortest first."""
-    for group in slices(sorted(texts, key=len), passages_per_commit):
-        # a token is about four characters; the budget keeps a batch of long passages inside the processor's cache
-        yield group, max(1, min(256, batch_tokens // max(1, len(group[-1]) // 4)))
+def commits(texts: Sequence[str], passages_per_commit: int) -> Iterator[list[str]]:
+    """What is embedded before a commit of the store, the shortest first: texts of one length leave little to pad."""
+    yield from slices(sorted(texts, key=len), passages_per_commit)
 
 
 def slices(items: list[str], size: int) -> Iterator[list[str]]:

@@ -6,7 +6,7 @@ The sha256 of its canonical JSON is the release id, so the same content is the s
 import json
 from typing import Annotated, Any, Literal, NoReturn, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from tasks.errors import IntegrityError
 from tasks.params import Arm, Group, Natural, Positive, uses_adapter
@@ -45,7 +45,14 @@ class Embedder(Group):
     query_prompt: str
     passage_prompt: str
     max_tokens: Positive
+    backend: Name = "torch"
     fingerprint: Annotated[list[float], Field(min_length=1)]
+
+    @model_serializer(mode="wrap")
+    def _without_the_first_backend(self, serialise: SerializerFunctionWrapHandler) -> Record:
+        """A release from before there was a choice keeps its text, and with it its id."""
+        found: Record = serialise(self)
+        return found if found.get("backend") != "torch" else {key: value for key, value in found.items() if key != "backend"}
 
 
 class Base(Group):

@@ -8,6 +8,7 @@ from typing import Any
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
 from tasks.params import EmbedderSource, ModelSource, ModelsParams
+from tasks.quantise import quantise
 from tasks.records import file_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
@@ -25,8 +26,15 @@ def models(builtin: Path, out: Path, params: ModelsParams) -> None:
     materialise(params.base, builtin, out / "base")
     write_json(out / "base" / IDENTITY, identity(params.base))
     say(f"embedder: {params.embedder.source} {params.embedder.id}")
-    materialise(params.embedder, minilm_folder, out / "embedder")
-    write_json(out / "embedder" / IDENTITY, identity(params.embedder))
+    write_embedder(params.embedder, out / "embedder")
+
+
+def write_embedder(source: EmbedderSource, out: Path) -> None:
+    """The embedder with what its backend needs: a folder that `tasks.embedding.Embedder` opens."""
+    materialise(source, minilm_folder, out)
+    write_json(out / IDENTITY, identity(source))
+    if source.backend == "onnx-int8":
+        quantise(out)
 
 
 def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:

@@ -7,7 +7,7 @@ import difflib
 import re
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +19,8 @@ FOLDER = Path("params")
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
 Precision = Literal["float32", "bfloat16"]
+Backend = Literal["torch", "torch-bf16", "onnx-int8"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -77,6 +79,7 @@ class EmbedderSource(ModelSource):
     query_prompt: str
     passage_prompt: str
     max_tokens: Positive
+    backend: Backend
 
 
 class ModelsParams(Params):

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.embedding import Embedder, Vectors, same_fingerprint
+from tasks.backends import Vectors
+from tasks.embedding import Embedder, same_fingerprint
 from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
 from tasks.records import Record
@@ -87,7 +88,8 @@ def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
 
 def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
     """A query embedded by another model of the same dimension would give silent nonsense."""
-    for key in ("digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
+    expected, actual = {"backend": "torch", **expected}, {"backend": "torch", **actual}  # a release from before has no backend
+    for key in ("backend", "digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
         if expected[key] != actual[key]:
             raise IntegrityError(
                 f"the index was built with {expected['id'] or expected['source']} ({key} {expected[key]}), the embedder here has "

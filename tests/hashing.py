@@ -19,13 +19,13 @@ class HashEmbedder:
         self.embedded: list[str] = []
         self.stop_after = stop_after
 
-    def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def passages(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
         if len(self.embedded) + len(texts) > self.stop_after:
             raise KeyboardInterrupt
         self.embedded += texts
         return vectors_of(texts)
 
-    def queries(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def queries(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
         return vectors_of(texts)
 
     def identity(self) -> Mapping[str, Any]:

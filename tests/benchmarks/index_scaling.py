@@ -41,7 +41,7 @@ WORDS = [
 class Quick(HashEmbedder):
     """A random direction a text: enough for the work of an index."""
 
-    def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def passages(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
         self.embedded += texts
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) for text in texts]
         vectors = np.stack([np.random.default_rng(seed).normal(size=DIMENSION) for seed in seeds])

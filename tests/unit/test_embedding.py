@@ -30,7 +30,7 @@ class Counting:
         self.seen: list[str] = []
         self.stop_after = stop_after
 
-    def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def passages(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
         if len(self.seen) + len(texts) > self.stop_after:
             raise KeyboardInterrupt
         self.seen += texts
@@ -39,7 +39,7 @@ class Counting:
 
 def test_vectors_are_of_length_one_and_do_not_depend_on_the_batch(embedder: Embedder) -> None:
     texts = ["How warm is the proofer?", "The van leaves at 5:45.", "x", "bread " * 200]
-    together, alone = embedder.passages(texts, batch_size=4), np.concatenate([embedder.passages([text]) for text in texts])
+    together, alone = embedder.passages(texts, batch_tokens=40), np.concatenate([embedder.passages([text]) for text in texts])
     assert together.shape == (4, 64) and together.dtype == np.float32
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
     assert np.allclose(together, alone, atol=1e-5)

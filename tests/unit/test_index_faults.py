@@ -127,7 +127,7 @@ def test_an_empty_or_endless_question_is_refused_by_what_it_is(searcher: Index, 
 )
 def test_a_question_that_became_no_vector_of_the_index_is_refused(searcher: Index, vector: Vectors, said: str) -> None:
     class Wrong(HashEmbedder):
-        def queries(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+        def queries(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
             return np.stack([vector] * len(texts))
 
     right, searcher.embedder = searcher.embedder, Wrong()  # type: ignore[assignment]
@@ -139,7 +139,7 @@ def test_a_question_that_became_no_vector_of_the_index_is_refused(searcher: Inde
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_vector_that_finds_nothing_stops_the_build_before_it_is_kept_anywhere(tmp_path: Path, value: float) -> None:
     class Broken(HashEmbedder):
-        def passages(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+        def passages(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
             vectors = vectors_of(texts)
             vectors[-1] = value
             return vectors

@@ -62,6 +62,14 @@ def test_a_manifest_reads_back_as_it_was_written_under_the_same_id(
     assert difference(made, again) == []
 
 
+def test_an_embedders_backend_is_pinned_and_a_release_from_before_there_was_a_choice_keeps_its_id() -> None:
+    old, integers = manifest(), release(embedder=manifest()["embedder"] | {"backend": "onnx-int8"})
+    assert "backend" not in render(load_release(json.dumps(old)))
+    assert release_id(release(embedder=old["embedder"] | {"backend": "torch"})) == release_id(release())
+    assert load_release(render(integers)).embedder.backend == "onnx-int8"
+    assert difference(release(), integers) == ['embedder backend: (not set) -> "onnx-int8"']
+
+
 def test_the_id_does_not_depend_on_the_order_of_keys_and_changes_with_every_piece() -> None:
     backwards = Release.model_validate(dict(reversed(manifest().items())))
     assert release_id(backwards) == release_id(release())

@@ -11,7 +11,7 @@ from tasks.records import folder_digest, folder_digests, read_json
 
 
 def params(base: dict[str, str], embedder: Path) -> ModelsParams:
-    extra: dict[str, Any] = {"query_prompt": "q: ", "passage_prompt": "p: ", "max_tokens": 64}
+    extra: dict[str, Any] = {"query_prompt": "q: ", "passage_prompt": "p: ", "max_tokens": 64, "backend": "torch"}
     return ModelsParams.model_validate(
         {"base": base, "embedder": {"source": "folder", "id": str(embedder), "revision": ""} | extra}
     )

@@ -1,0 +1,139 @@
+"""With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or ONNX Runtime in 8-bit integers.
+
+Texts go through it in batches of equal cost, the shortest first; a text's vector does not depend on the others of its batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.errors import InputError
+
+Vectors = npt.NDArray[np.float32]
+
+QUANTISED = "model_int8.onnx"  # what `models` makes of the embedder for `backend: onnx-int8`, beside its weights
+BATCH_TOKENS = 1024  # of questions, whose callers have no params of the index; it changes the speed, not the vectors
+
+
+class TorchBackend:
+    """sentence-transformers' own `encode`, batch by batch."""
+
+    def __init__(self, folder: Path, half: bool) -> None:
+        self.model = sentence_model(folder)
+        if half:
+            self.model.bfloat16()
+
+    def vectors(self, texts: Sequence[str], prompt: str, batch_tokens: int) -> Vectors:
+        """(n,) texts -> (n, dimension) unit vectors."""
+        from torch.nn.functional import normalize
+
+        def run(batch: list[int]) -> Vectors:
+            some = [texts[position] for position in batch]
+            found = self.model.encode(
+                some, prompt=prompt, batch_size=len(some), convert_to_tensor=True, show_progress_bar=False
+            ).float()  # bfloat16 is normalised here: there its length would be off by a thousandth
+            return np.asarray(normalize(found, dim=1).cpu().numpy(), np.float32)
+
+        return in_batches(run, lengths_of(self.model, texts, prompt), batch_tokens, self.model.get_embedding_dimension())
+
+
+class OnnxBackend:
+    """The graph that `tasks.quantise` made of the whole model; sentence-transformers gives tokens, prompts and limits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = sentence_model(folder, device="cpu")
+        self.session = open_session(folder / QUANTISED)
+
+    def vectors(self, texts: Sequence[str], prompt: str, batch_tokens: int) -> Vectors:
+        """(n,) texts -> (n, dimension) unit vectors."""
+        ids = token_ids(self.model, texts, prompt)
+        padding = self.model.tokenizer.pad_token_id
+
+        def run(batch: list[int]) -> Vectors:
+            tokens, mask = padded([ids[position] for position in batch], padding)
+            return np.asarray(self.session.run(None, {"input_ids": tokens, "attention_mask": mask})[0], np.float32)
+
+        return in_batches(run, [len(each) for each in ids], batch_tokens, self.model.get_embedding_dimension())
+
+
+def open_backend(name: str, folder: Path) -> TorchBackend | OnnxBackend:
+    return OnnxBackend(folder) if name == "onnx-int8" else TorchBackend(folder, half=name == "torch-bf16")
+
+
+def sentence_model(folder: Path, device: str | None = None, **model_kwargs: Any) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=model_kwargs)
+
+
+def open_session(path: Path) -> Any:
+    """As many threads as torch would take, so that OMP_NUM_THREADS and Ray mean both."""
+    import torch
+
+    onnxruntime = require("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("optimization.enable_gelu_approximation", "1")  # 4 % faster, no further from torch
+    options.log_severity_level = 3  # below errors it only tells of processors that it could not ask for their name
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def require(name: str) -> Any:
+    """An optional package. Raises InputError where it is not installed."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"backend: onnx-int8 in params/models.yaml needs the package {name}: pip install 'tandem[onnx]', "
+            "or set backend: torch"
+        ) from error
+
+
+def token_ids(model: Any, texts: Sequence[str], prompt: str) -> list[list[int]]:
+    """Counting takes a hundredth of what embedding takes, and sorting by it saves more than that in padding."""
+    prompted = [prompt + text for text in texts]
+    return list(model.tokenizer(prompted, truncation=True, max_length=model.max_seq_length)["input_ids"]) if texts else []
+
+
+def lengths_of(model: Any, texts: Sequence[str], prompt: str) -> list[int]:
+    """In tokens; where the model's tokenizer is none of transformers', a token is about four characters."""
+    if not callable(model.tokenizer):
+        return [1 + len(text) // 4 for text in texts]
+    return [len(ids) for ids in token_ids(model, texts, prompt)]
+
+
+def padded(rows: list[list[int]], padding: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Token ids and attention mask, (batch, longest) each."""
+    tokens = np.full((len(rows), max(map(len, rows))), padding, np.int64)
+    mask = np.zeros_like(tokens)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row)], mask[place, : len(row)] = row, 1
+    return tokens, mask
+
+
+def in_batches(run: Callable[[list[int]], Vectors], lengths: Sequence[int], batch_tokens: int, dimension: int) -> Vectors:
+    """`run` turns the positions of a batch into their vectors; these return in the order of the texts."""
+    vectors = np.empty((len(lengths), dimension), np.float32)
+    for batch in batches(lengths, batch_tokens):
+        vectors[batch] = run(batch)
+    return vectors
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Positions, the shortest text first: padded to its longest, no batch holds more than `batch_tokens`, but for a single text.
+
+    A budget in tokens rather than a number of texts keeps short and long ones alike inside the processor's cache.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[position] * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch

@@ -1,0 +1,168 @@
+"""Passages embedded a second, and sentence-transformers': `python tests/benchmarks/embedding_throughput.py [PASSAGES [REPEATS]]`.
+
+The demo's passages in random order, each time in a fresh process that loads its model and embeds a few before the clock starts.
+The ways take turns (A B C A B C), and each waits a minute at most for a quiet machine: where other work takes one of two
+cores, torch's threads wait for each other and are ten times slower. Prints each way's median rate and the
+median of its paired ratios to sentence-transformers' default `encode`, with a bootstrap interval; then nDCG@10 of the demo's
+questions by the vectors alone, and the largest difference that a passage's batch makes to its vector. Takes 20 minutes.
+"""
+
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from tasks.chunks import chunks
+from tasks.documents import documents
+from tasks.params import BACKENDS, ChunksParams, DocumentsParams, IndexParams, ModelsParams, load
+from tasks.records import read_jsonl
+from tasks.scores import retrieval_scores
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = "sentence-transformers, default encode"
+# Its best of precisions and batch sizes 8 to 128 on the machine of docs/index.md; in float32 that is the default's 32.
+# Its ONNX and OpenVINO backends need optimum, whose releases exclude our transformers.
+TUNED = {"sentence-transformers, bfloat16": ("bfloat16", 32)}
+OURS = {f"tandem, {backend}": backend for backend in BACKENDS}
+WAYS = (DEFAULT, *TUNED, *OURS)
+WARM_UP = 64
+Encode = Callable[[list[str]], Any]
+
+
+def main() -> None:
+    count, repeats = [*map(int, sys.argv[1:]), *(1500, 7)[len(sys.argv) - 1 :]]
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepare(folder, count)
+        seconds = {way: [] for way in WAYS}
+        for repeat in range(repeats):
+            for way in WAYS:
+                seconds[way].append(timed(folder, way))
+            line = ", ".join(f"{way.removeprefix('sentence-transformers')} {seconds[way][-1]:.2f}" for way in WAYS)
+            print(f"run {repeat + 1}, load {os.getloadavg()[0]:.1f}: {line}", flush=True)
+        rows = [row(way, count, seconds) | judged(folder, way) for way in WAYS]
+    show(rows)
+
+
+def machine() -> str:
+    import torch
+
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    packages = ("torch", "sentence-transformers", "transformers", "onnxruntime")
+    return (
+        f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()}; " + ", ".join(f"{name} {installed(name)}" for name in packages)
+    )
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def prepare(folder: Path, count: int) -> None:
+    """folder/passages.json, in random order, and an embedder for each backend."""
+    from tasks.models import write_embedder
+
+    documents(ROOT / "data/demo/handbook", folder / "documents", load(DocumentsParams, ROOT / "params"))
+    chunks(folder / "documents", folder / "chunks", load(ChunksParams, ROOT / "params"))
+    texts = [passage["embedded"] for passage in read_jsonl(folder / "chunks/passages.jsonl")]
+    (folder / "passages.json").write_text(json.dumps(random.Random(0).sample(texts, min(count, len(texts)))))
+    source = load(ModelsParams, ROOT / "params").embedder
+    for backend in BACKENDS:
+        write_embedder(source.model_copy(update={"backend": backend}), folder / backend)
+
+
+def timed(folder: Path, way: str) -> float:
+    for _ in range(60):
+        if psutil.cpu_percent(interval=1) < 15:
+            break
+    command = [sys.executable, "-W", "ignore", __file__, "--one", str(folder), way]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    return float(done.stdout.split()[-1])
+
+
+def one(folder: Path, way: str) -> None:
+    """In a process of its own: seconds for the passages."""
+    texts = json.loads((folder / "passages.json").read_text())
+    passages, _ = encoders(folder, way)
+    passages(texts[:WARM_UP])
+    started = time.monotonic()
+    passages(texts)
+    print(time.monotonic() - started)
+
+
+def encoders(folder: Path, way: str) -> tuple[Encode, Encode]:
+    """Passages and questions to vectors. sentence-transformers reads the same folder, with the same limit in tokens."""
+    if way in OURS:
+        from tasks.embedding import Embedder
+
+        budget, embedder = load(IndexParams, ROOT / "params").batch_tokens, Embedder(folder / OURS[way])
+        return lambda texts: embedder.passages(texts, budget), embedder.queries
+    from sentence_transformers import SentenceTransformer
+
+    precision, size = TUNED.get(way, ("float32", 32))
+    model = SentenceTransformer(str(folder / "torch"), model_kwargs={"dtype": precision}, local_files_only=True)
+    model.max_seq_length = load(ModelsParams, ROOT / "params").embedder.max_tokens
+
+    def encode(texts: list[str]) -> Any:
+        return model.encode(texts, batch_size=size)
+
+    return encode, encode
+
+
+def row(way: str, count: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    ratios = np.array(seconds[DEFAULT]) / np.array(seconds[way])
+    drawn = np.median(np.random.default_rng(0).choice(ratios, (10_000, len(ratios))), axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    rate = count / np.median(seconds[way])
+    return {"way": way, "rate": rate, "ratio": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+def judged(folder: Path, way: str) -> dict[str, float]:
+    """On all passages and questions of the demo."""
+    passages = read_jsonl(folder / "chunks/passages.jsonl")
+    asked = [record for record in read_jsonl(ROOT / "data/demo/questions.jsonl") if record["document"]]
+    encode, ask = encoders(folder, way)
+    texts = [passage["embedded"] for passage in passages]
+    vectors = np.asarray(encode(texts), np.float32)
+    order = np.argsort(-(np.asarray(ask([record["question"] for record in asked]), np.float32) @ vectors.T), axis=1)[:, :100]
+    ranked = {
+        record["id"]: [passages[place]["document"] for place in places] for record, places in zip(asked, order, strict=True)
+    }
+    scores = retrieval_scores(ranked, {record["id"]: record["document"] for record in asked})["ndcg@10"]
+    alone = np.concatenate([np.asarray(encode([text]), np.float32) for text in texts[:100]])
+    return {"ndcg": float(np.mean(list(scores.values()))), "batch": float(np.abs(alone - vectors[:100]).max())}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    print("\n| | passages a second | times the default | nDCG@10 | of the default's | largest difference by batch |")
+    print("|---|---|---|---|---|---|")
+    for each in rows:
+        print(
+            f"| {each['way']} | {each['rate']:.0f} | {each['ratio']:.2f} ({each['low']:.2f} to {each['high']:.2f}) "
+            f"| {each['ndcg']:.4f} | {100 * each['ndcg'] / rows[0]['ndcg']:.2f} % | {each['batch']:.0e} |"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(Path(sys.argv[2]), sys.argv[3])
+    else:
+        main()

@@ -1,0 +1,135 @@
+"""The three arithmetics of an embedder, on a random one of a single layer."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.artifacts import check_model_folder
+from tasks.backends import QUANTISED, batches
+from tasks.embedding import Embedder
+from tasks.errors import InputError, IntegrityError
+from tasks.models import models
+from tasks.params import BACKENDS, ModelsParams
+from tasks.quantise import quantise
+from tasks.records import file_digest, read_json, write_json
+from tasks.search import check_embedder
+
+TEXTS = ["x", "How warm is the proofer?", "The van leaves at 5:45.", "bread " * 40, "Aprons are washed after every shift."]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_base: Path, tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Backend -> the embedder's folder as the stage `models` leaves it."""
+    made = {}
+    for backend in BACKENDS:
+        made[backend] = tmp_path_factory.mktemp("models") / "out"
+        models(tiny_base, made[backend], params(tiny_embedder, backend))
+    return {backend: folder / "embedder" for backend, folder in made.items()}
+
+
+def params(embedder: Path, backend: str) -> ModelsParams:
+    source = {"source": "folder", "id": str(embedder), "revision": "", "query_prompt": "", "passage_prompt": "passage: "}
+    return ModelsParams.model_validate(
+        {
+            "base": {"source": "builtin", "id": "", "revision": ""},
+            "embedder": source | {"max_tokens": 32, "backend": backend},
+        }
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_vector_does_not_depend_on_its_batch_and_returns_in_its_place(folders: dict[str, Path], backend: str) -> None:
+    embedder = Embedder(folders[backend])
+    alone = np.concatenate([embedder.passages([text]) for text in TEXTS])
+    near = 5e-3 if backend == "torch-bf16" else 1e-5
+    for budget in (1, 40, 10_000):
+        found = embedder.passages(TEXTS, budget)
+        assert found.shape == (len(TEXTS), 64) and found.dtype == np.float32
+        assert np.allclose(found, alone, atol=near)
+    assert np.allclose(np.linalg.norm(alone, axis=1), 1, atol=1e-5)
+    assert embedder.queries([]).shape == (0, 64)
+
+
+@pytest.mark.parametrize(("backend", "least"), [("torch-bf16", 0.999), ("onnx-int8", 0.99)])
+def test_a_faster_backend_gives_nearly_the_vectors_of_torch(folders: dict[str, Path], backend: str, least: float) -> None:
+    """Prompt, cut at max_tokens, pooling and padding are in it: each alone would move a vector further."""
+    exact, fast = Embedder(folders["torch"]), Embedder(folders[backend])
+    assert ((exact.passages(TEXTS) * fast.passages(TEXTS)).sum(axis=1) > least).all()
+    assert not np.array_equal(exact.passages(TEXTS), fast.passages(TEXTS))
+    assert ((exact.queries(TEXTS) * fast.passages(TEXTS)).sum(axis=1) < least).any()
+
+
+def test_the_backend_is_part_of_the_identity_and_another_one_is_refused(folders: dict[str, Path]) -> None:
+    found = {backend: Embedder(folder).identity() for backend, folder in folders.items()}
+    assert [found[backend]["backend"] for backend in BACKENDS] == list(BACKENDS)
+    assert len({each["digest"] for each in found.values()}) == len(BACKENDS)
+    for backend in BACKENDS[1:]:
+        check_embedder(found[backend], found[backend])
+        with pytest.raises(IntegrityError, match=rf"backend {backend}.*has torch.*dvc repro index"):
+            check_embedder(found[backend], found["torch"])
+
+
+def test_a_release_from_before_there_was_a_choice_is_read_as_torch(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["torch"], tmp_path / "old"))
+    source = read_json(folder / "tandem.json")
+    source.pop("backend")
+    write_json(folder / "tandem.json", source)
+    identity = Embedder(folder).identity()
+    old = {key: value for key, value in identity.items() if key != "backend"}
+    check_embedder(old, identity)
+    check_embedder(identity, old)
+
+
+def test_the_graph_is_made_again_byte_for_byte(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["onnx-int8"], tmp_path / "again"))
+    (folder / QUANTISED).unlink()
+    quantise(folder)
+    assert file_digest(folder / QUANTISED) == file_digest(folders["onnx-int8"] / QUANTISED)
+
+
+def test_linear_layers_are_integers_and_the_graph_is_smaller_for_it(folders: dict[str, Path]) -> None:
+    import onnx
+
+    graph = onnx.load(str(folders["onnx-int8"] / QUANTISED)).graph
+    assert [node.op_type for node in graph.node].count("MatMulIntegerToFloat") == 6  # of one layer: q, k, v, out, up, down
+    kinds = {each.name: each.data_type for each in graph.initializer if len(each.dims) == 2 and each.name.endswith("_int8")}
+    assert set(kinds.values()) == {onnx.TensorProto.INT8} and len(kinds) == 6
+
+
+def test_a_graph_is_allowed_only_where_the_stage_made_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    check_model_folder(folders["onnx-int8"])
+    foreign = Path(shutil.copytree(folders["torch"], tmp_path / "foreign"))
+    shutil.copyfile(folders["onnx-int8"] / QUANTISED, foreign / QUANTISED)
+    with pytest.raises(InputError, match=QUANTISED):
+        check_model_folder(foreign)
+    (foreign / QUANTISED).rename(foreign / "1_Pooling" / QUANTISED)
+    with pytest.raises(InputError, match=QUANTISED):
+        check_model_folder(foreign)
+
+
+def test_without_its_package_the_way_out_is_named(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install 'tandem\[onnx\]', or set backend: torch"):
+        Embedder(folders["onnx-int8"])
+    with pytest.raises(InputError, match="onnxruntime"):
+        quantise(tmp_path)
+
+
+def test_a_model_that_cannot_be_exported_is_named_with_the_way_out(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["torch"], tmp_path / "embedder"))
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"embedder cannot be exported to ONNX.*set backend: torch"):
+        quantise(folder)
+
+
+def test_a_batch_holds_no_more_than_its_budget_and_every_text_once() -> None:
+    lengths = [5, 300, 1, 7, 6, 40, 2]
+    found = list(batches(lengths, 30))
+    assert found == [[2, 6, 0, 4], [3], [5], [1]]
+    assert all(len(batch) == 1 or len(batch) * max(lengths[each] for each in batch) <= 30 for batch in found)
+    assert list(batches([], 30)) == []

@@ -3,7 +3,8 @@
 Texts go through it in batches of equal cost, the shortest first; a text's vector does not depend on the others of its batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.errors import InputError
+from tasks.records import read_json
 
 Vectors = npt.NDArray[np.float32]
 
-QUANTISED = "model_int8.onnx"  # what `models` makes of the embedder for `backend: onnx-int8`, beside its weights
+# What `models` makes of the embedder for `backend: onnx-int8`, beside its weights: graph, tokenizer, and what else is asked of it
+QUANTISED, TOKENIZER, FACTS = "model_int8.onnx", "tokenizer_int8.json", "model_int8.json"
 BATCH_TOKENS = 1024  # of questions, whose callers have no params of the index; it changes the speed, not the vectors
 
 
@@ -25,6 +28,16 @@ class TorchBackend:
         self.model = sentence_model(folder)
         if half:
             self.model.bfloat16()
+        self.prompts: Mapping[str, str | None] = self.model.prompts
+        self.pooling = pooling(self.model)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Of a text; what is beyond is cut."""
+        return self.model.max_seq_length  # type: ignore[no-any-return]
+
+    def cut_at(self, tokens: int) -> None:
+        self.model.max_seq_length = tokens
 
     def vectors(self, texts: Sequence[str], prompt: str, batch_tokens: int) -> Vectors:
         """(n,) texts -> (n, dimension) unit vectors."""
@@ -41,22 +54,41 @@ class TorchBackend:
 
 
 class OnnxBackend:
-    """The graph that `tasks.quantise` made of the whole model; sentence-transformers gives tokens, prompts and limits."""
+    """The graph of the whole model, its tokenizer and facts, as `tasks.quantise` made them: neither torch nor
+    sentence-transformers is imported, which takes longer than embedding a question does."""
 
     def __init__(self, folder: Path) -> None:
-        self.model = sentence_model(folder, device="cpu")
+        tokenizers = require("tokenizers")
+        facts = read_json(folder / FACTS)
+        self.prompts: Mapping[str, str | None] = facts["prompts"]
+        self.pooling: str = facts["pooling"]
+        self.max_tokens: int | None = facts["max_tokens"]
+        self.dimension: int = facts["dimension"]
+        self.padding: int = facts["padding"]
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
         self.session = open_session(folder / QUANTISED)
+        if self.max_tokens:
+            self.cut_at(self.max_tokens)
+
+    def cut_at(self, tokens: int) -> None:
+        self.max_tokens = tokens
+        self.tokenizer.enable_truncation(tokens)
 
     def vectors(self, texts: Sequence[str], prompt: str, batch_tokens: int) -> Vectors:
         """(n,) texts -> (n, dimension) unit vectors."""
-        ids = token_ids(self.model, texts, prompt)
-        padding = self.model.tokenizer.pad_token_id
+        ids = [found.ids for found in self.tokenizer.encode_batch([prompt + text for text in texts])]
 
         def run(batch: list[int]) -> Vectors:
-            tokens, mask = padded([ids[position] for position in batch], padding)
+            tokens, mask = padded([ids[position] for position in batch], self.padding)
             return np.asarray(self.session.run(None, {"input_ids": tokens, "attention_mask": mask})[0], np.float32)
 
-        return in_batches(run, [len(each) for each in ids], batch_tokens, self.model.get_embedding_dimension())
+        return in_batches(run, [len(each) for each in ids], batch_tokens, self.dimension)
+
+
+def pooling(model: Any) -> str:
+    """The pooling mode's name as the model's own files give it ("mean", "cls", ...)."""
+    modes = [module.get_config_dict() for module in model if type(module).__name__ == "Pooling"]
+    return str(modes[0].get("pooling_mode", modes[0])) if modes else "none"
 
 
 def open_backend(name: str, folder: Path) -> TorchBackend | OnnxBackend:
@@ -70,12 +102,10 @@ def sentence_model(folder: Path, device: str | None = None, **model_kwargs: Any)
 
 
 def open_session(path: Path) -> Any:
-    """As many threads as torch would take, so that OMP_NUM_THREADS and Ray mean both."""
-    import torch
-
+    """As many threads as torch would take: OMP_NUM_THREADS, which Ray sets too, means both."""
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one for each core
     options.add_session_config_entry("optimization.enable_gelu_approximation", "1")  # 4 % faster, no further from torch
     options.log_severity_level = 3  # below errors it only tells of processors that it could not ask for their name
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -29,10 +29,10 @@ class Embedder:
         self.digest = folder_digest(folder)
         self.backend = str(source.get("backend", "torch"))  # in a release from before there was a choice
         self.encoder = open_backend(self.backend, folder)
-        self.model = self.encoder.model
-        self.query_prompt = source["query_prompt"] or own_prompt(self.model.prompts, "query")
-        self.passage_prompt = source["passage_prompt"] or own_prompt(self.model.prompts, "document", "passage", "corpus")
-        self.model.max_seq_length = min(source["max_tokens"], self.model.max_seq_length or source["max_tokens"])
+        self.query_prompt = source["query_prompt"] or own_prompt(self.encoder.prompts, "query")
+        self.passage_prompt = source["passage_prompt"] or own_prompt(self.encoder.prompts, "document", "passage", "corpus")
+        self.max_tokens = min(source["max_tokens"], self.encoder.max_tokens or source["max_tokens"])
+        self.encoder.cut_at(self.max_tokens)
 
     def passages(self, texts: Sequence[str], batch_tokens: int = BATCH_TOKENS) -> Vectors:
         """(n,) texts -> (n, dimension) unit vectors."""
@@ -51,8 +51,8 @@ class Embedder:
             "backend": self.backend,
             "digest": self.digest,
             "dimension": int(vectors.shape[1]),
-            "max_tokens": int(self.model.max_seq_length),
-            "pooling": pooling(self.model),
+            "max_tokens": self.max_tokens,
+            "pooling": self.encoder.pooling,
             "normalised": True,
             "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
         }
@@ -61,12 +61,6 @@ class Embedder:
 def own_prompt(prompts: Mapping[str, str | None], *names: str) -> str:
     """What the model's own files say under the first of these names (sentence-transformers adds empty ones of its own)."""
     return next((found for name in names if (found := prompts.get(name))), "")
-
-
-def pooling(model: Any) -> str:
-    """The pooling mode's name as the model's own files give it ("mean", "cls", ...)."""
-    modes = [module.get_config_dict() for module in model if type(module).__name__ == "Pooling"]
-    return str(modes[0].get("pooling_mode", modes[0])) if modes else "none"
 
 
 def same_fingerprint(left: Sequence[float], right: Sequence[float]) -> bool:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.embedding import Embedder, Vectors
+from tasks.backends import Vectors
+from tasks.embedding import Embedder
 from tasks.stage import say
 
 if TYPE_CHECKING:

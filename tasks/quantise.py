@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.backends import QUANTISED, OnnxBackend, TorchBackend, require, sentence_model
+from tasks.backends import FACTS, QUANTISED, TOKENIZER, OnnxBackend, TorchBackend, pooling, require, sentence_model
 from tasks.errors import InputError
+from tasks.records import write_json
 
 WEIGHT_LEVELS = 63  # -63..63; an activation has 1..255 around ZERO
 ACTIVATION_LEVELS, ZERO = 127, 128
@@ -29,7 +30,7 @@ ADVICE = "set backend: torch, or torch-bf16, in params/models.yaml"
 
 
 def quantise(folder: Path) -> None:
-    """Write the graph into the embedder's folder. Raises InputError where the model's architecture does not allow it."""
+    """Write graph, tokenizer and facts into the embedder's folder. Raises InputError where its architecture does not allow it."""
     require("onnxruntime")
     onnx = require("onnx")
     target = folder / QUANTISED
@@ -48,6 +49,7 @@ def export(folder: Path, target: Path) -> None:
     import torch
 
     model = sentence_model(folder, device="cpu", attn_implementation="eager").float().eval()
+    write_beside(model, folder)
 
     class Whole(torch.nn.Sequential):  # type: ignore[misc]
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
@@ -70,6 +72,22 @@ def export(folder: Path, target: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def write_beside(model: Any, folder: Path) -> None:
+    """What OnnxBackend needs in order to do without sentence-transformers."""
+    tokenizer = model.tokenizer.backend_tokenizer
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(folder / TOKENIZER))
+    facts = {
+        "prompts": model.prompts,
+        "pooling": pooling(model),
+        "max_tokens": model.max_seq_length,
+        "dimension": model.get_embedding_dimension(),
+        "padding": model.tokenizer.pad_token_id,
+    }
+    write_json(folder / FACTS, facts)
 
 
 def replace_linear_layers(model: Any) -> None:

@@ -119,8 +119,7 @@ def require(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"backend: onnx-int8 in params/models.yaml needs the package {name}: pip install 'tandem[onnx]', "
-            "or set backend: torch"
+            f"backend: onnx-int8 in params/models.yaml needs the package {name}: pip install {name}, or set backend: torch"
         ) from error
 
 

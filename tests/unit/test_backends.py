@@ -114,7 +114,7 @@ def test_without_its_package_the_way_out_is_named(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install 'tandem\[onnx\]', or set backend: torch"):
+    with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install onnxruntime, or set backend: torch"):
         Embedder(folders["onnx-int8"])
     with pytest.raises(InputError, match="onnxruntime"):
         quantise(tmp_path)

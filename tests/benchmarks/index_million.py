@@ -100,7 +100,7 @@ def ask(folder: Path, rows: int) -> dict[str, Any]:
     }
     for name, probes in {**ways, "exact scan": 0}.items():
         times = timed(
-            lambda query, probes=probes: nearest(table, query, probes).limit(10).select(["id"]).to_arrow(), list(queries)
+            lambda query, probes=probes: nearest(table, query, probes).limit(10).select(["id", "_distance"]).to_arrow(), list(queries)
         )
         found[name] = times | {"recall@10": round(float(shares_found(table, queries, thresholds, 10, probes).mean()), 4)}
     return found

@@ -1,6 +1,7 @@
 """With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or ONNX Runtime in 8-bit integers.
 
-Texts go through it in batches of equal cost, the shortest first; a text's vector does not depend on the others of its batch.
+Texts go through it in batches of equal cost, the shortest first. A text's vector does not depend on the others of its batch
+(in bfloat16, whose kernels differ by shape, but for some thousandths of a coordinate).
 """
 
 import os

@@ -15,7 +15,7 @@ from tasks.models import models
 from tasks.params import BACKENDS, ModelsParams
 from tasks.quantise import quantise
 from tasks.records import file_digest, read_json, write_json
-from tasks.search import check_embedder
+from tasks.search import Index, check_embedder
 
 TEXTS = ["x", "How warm is the proofer?", "The van leaves at 5:45.", "bread " * 40, "Aprons are washed after every shift."]
 
@@ -62,7 +62,7 @@ def test_a_faster_backend_gives_nearly_the_vectors_of_torch(folders: dict[str, P
     assert ((exact.queries(TEXTS) * fast.passages(TEXTS)).sum(axis=1) < least).any()
 
 
-def test_the_backend_is_part_of_the_identity_and_another_one_is_refused(folders: dict[str, Path]) -> None:
+def test_the_backend_is_part_of_the_identity_and_another_one_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     found = {backend: Embedder(folder).identity() for backend, folder in folders.items()}
     assert [found[backend]["backend"] for backend in BACKENDS] == list(BACKENDS)
     assert len({each["digest"] for each in found.values()}) == len(BACKENDS)
@@ -70,6 +70,8 @@ def test_the_backend_is_part_of_the_identity_and_another_one_is_refused(folders:
         check_embedder(found[backend], found[backend])
         with pytest.raises(IntegrityError, match=rf"backend {backend}.*has torch.*dvc repro index"):
             check_embedder(found[backend], found["torch"])
+    with pytest.raises(IntegrityError, match="backend onnx-int8"):
+        Index(str(tmp_path / "index"), {"embedder": found["onnx-int8"]}, Embedder(folders["torch"]))
 
 
 def test_a_release_from_before_there_was_a_choice_is_read_as_torch(folders: dict[str, Path], tmp_path: Path) -> None:

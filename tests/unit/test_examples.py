@@ -6,7 +6,7 @@ import tiny
 from test_index import Place, passage
 
 from tasks.errors import InputError
-from tasks.examples import count, draw, example, examples, load_tokenizer
+from tasks.examples import chosen, count, draw, example, examples, load_tokenizer
 from tasks.params import ExamplesParams, PromptParams, load
 from tasks.prompts import cited_passages
 from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
@@ -106,6 +106,17 @@ def test_another_question_moves_no_other_to_another_kind() -> None:
     assert draw("q1", ALL_KINDS.model_copy(update={"seed": 2})) in {"bare", "without_right", "as_retrieved"}
 
 
+def test_the_few_questions_that_nothing_answers_are_learnt_from_first() -> None:
+    asked = [{"id": f"q{number}", "document": "page" if number % 10 else None} for number in range(200)]
+    taken = chosen(asked, 80, seed=1)
+    assert len(taken) == 80 and sum(not record["document"] for record in taken) == 20  # all there are
+    assert sum(not record["document"] for record in chosen(asked, 40, seed=1)) == 10  # no more than a quarter
+    assert chosen(list(reversed(asked)), 80, seed=1) == taken != chosen(asked, 80, seed=2)
+    more = chosen([*asked, {"id": "new", "document": "page"}], 80, seed=1)
+    assert sum(record not in taken for record in more) <= 1
+    assert chosen(asked[:5], 80, seed=1) == asked[:5]
+
+
 def test_without_questions_there_is_nothing_to_learn() -> None:
     with pytest.raises(InputError, match="no training questions"):
         count([])
@@ -117,8 +128,8 @@ def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
     place = Place(tmp_path, tiny_embedder)
     place.build([passage(page, sentence) for page, _, _, _, sentence in tiny.rows()])
     write_json(tmp_path / "retrieval/settings.json", {"text_weight": 1.0, "k": 2, "candidates": 10, "mode": "text"})
-    for split, chosen in (("train", records()[:12]), ("validation", records()[12:18])):
-        write_jsonl(tmp_path / f"questions/{split}.jsonl", chosen)
+    for split, some in (("train", records()[:12]), ("validation", records()[12:18])):
+        write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):
         examples(

@@ -5,6 +5,7 @@ The paths come from dvc.yaml, the values from params/. A stage's signature is th
 """
 
 import argparse
+import ctypes
 import errno
 import inspect
 import json
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,12 +21,14 @@ from tasks.errors import TandemError
 from tasks.params import Params, load
 
 OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
 
 
 def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None:
     """Parse flags from the stage's signature, load its params, run it. Errors meant for people become exit codes."""
     os.umask(0o077)
+    keep_freed_memory()
     try:
         stage(**arguments(stage, argv))
     except TandemError as error:
@@ -33,6 +37,15 @@ def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None
         if error.errno != errno.ENOSPC:
             raise
         stop(stage.__name__, f"no space left on the device ({error.filename or 'unknown file'}); free some and run it again", 1)
+
+
+def keep_freed_memory() -> None:
+    """glibc returns memory to the kernel after every large tensor and faults it in again: training takes twice as long. A flow
+    says this by environment to what it starts; here it holds for `dvc repro` typed by hand as well."""
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            mallopt(option, 2**31 - 1)
 
 
 def stop(stage: str, message: str, code: int) -> None:

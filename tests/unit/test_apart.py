@@ -19,10 +19,12 @@ class Started:
 
 def test_the_server_is_started_with_ctrl_c_blocked_and_this_process_still_hears_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import prefect.server.api.server
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     monkeypatch.setattr(prefect.server.api.server, "SubprocessASGIServer", Started)
     Started.masks.clear()
-    start_server()
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):  # another test's server may be named
+        start_server()
     assert Started.masks == [{signal.SIGINT}]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 

@@ -172,7 +172,7 @@ def test_training_evaluation_and_serving_see_the_same_tokens(tiny_base: Path) ->
     tokenizer = load_tokenizer(tiny_base)
     hits = [passage(key, text=f"{key} leaves at 5:45.") for key in "abc"]
     never = shipped.model_copy(update={"bare_share": 0.0, "without_right_share": 0.0})
-    made = example(question("1"), hits, tokenizer, never, PROMPT)
+    made = example(question("1"), hits, 3, tokenizer, never, PROMPT)
     served, _ = fitting(generator.tokenizer, "Question 1?", hits, PROMPT, [])
     assert made["prompt"] == served
     trained = tokenizer.apply_chat_template(made["prompt"], add_generation_prompt=True, tokenize=True, return_dict=False)

@@ -14,14 +14,15 @@ from workspace import settings_of
 from flows import tuning
 from flows.cli import run
 from flows.tuning import show, tune
+from tasks.errors import InputError
 from tasks.params import BACKENDS
 from tasks.records import folder_digests, write_jsonl
 from tasks.tuning import BUDGETS, propose, stand_ins, whole_pages
 
 
-@pytest.fixture(scope="module")
-def made(tiny_base: Path, tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_clone(tmp_path_factory.mktemp("tuning") / "clone", tiny_base, tiny_embedder)
+@pytest.fixture
+def made(tiny_base: Path, tiny_embedder: Path, tmp_path: Path) -> Path:
+    return tiny.make_clone(tmp_path / "clone", tiny_base, tiny_embedder)
 
 
 @pytest.fixture
@@ -70,6 +71,9 @@ def test_before_there_is_a_corpus_made_up_texts_stand_in_and_a_program_reads_jso
 
 def test_a_backend_whose_package_is_missing_is_left_out_and_said(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match="pip install onnxruntime, or set backend: torch"):
+        tune(settings_of(clone), seconds=0.1)  # nothing to compare with
+    tiny.change_params(clone, "models.yaml", {"embedder": {"backend": "torch"}})
     found = tune(settings_of(clone), seconds=0.1)
     assert {each["backend"] for each in found["measured"]} == {"torch", "torch-bf16"}
     assert "onnx-int8: not measured" in show(found) and "pip install onnxruntime" in show(found)

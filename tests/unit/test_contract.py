@@ -121,3 +121,12 @@ def test_the_stores_in_dvc_yaml_default_to_where_the_settings_put_them() -> None
         ("TANDEM_VECTORS", ".tandem/vectors.sqlite"),
         ("TANDEM_ANSWERS", ".tandem/answers.sqlite"),
     }
+
+
+def test_no_dvc_project_lies_inside_this_one() -> None:
+    """DVC takes the files of one for ignored, or not, by the order in which it walks: what depends on them would be stale for ever."""
+    inside = [path for folder in ("infra", "data/demo", "tests", "params") for path in (ROOT / folder).rglob(".dvc")]
+    assert inside == []
+    nested = {path.relative_to(ROOT).as_posix() for path in (ROOT / "infra").rglob("dvc.yaml")}
+    ignored = (ROOT / ".dvcignore").read_text(encoding="utf-8").split()
+    assert nested and all(f"/{path}" in ignored for path in nested)

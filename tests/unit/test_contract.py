@@ -124,7 +124,7 @@ def test_the_stores_in_dvc_yaml_default_to_where_the_settings_put_them() -> None
 
 
 def test_no_dvc_project_lies_inside_this_one() -> None:
-    """DVC takes the files of one for ignored, or not, by the order in which it walks: what depends on them would be stale for ever."""
+    """DVC ignores the files of one, or not, by the order in which it walks: what depends on them would be stale for ever."""
     inside = [path for folder in ("infra", "data/demo", "tests", "params") for path in (ROOT / folder).rglob(".dvc")]
     assert inside == []
     nested = {path.relative_to(ROOT).as_posix() for path in (ROOT / "infra").rglob("dvc.yaml")}

@@ -273,11 +273,10 @@ def show_arms(settings: Settings, entries: list[ledger.Entry], number: int) -> N
 
 
 def cell(metric: dict[str, Any] | None) -> str:
-    return (
-        "-"
-        if metric is None
-        else "{} ({}-{})".format(*(f"{metric[key]:.2f}"[:4].removeprefix("0") for key in ("mean", "low", "high")))
-    )
+    if metric is None:
+        return "-"
+    mean, low, high = (f"{metric[key]:.2f}".removeprefix("0") for key in ("mean", "low", "high"))
+    return f"{mean} ({low}-{high})"
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ RELEASE_TAG = "release"  # the whole release id; versions are found by it, never
 LEDGER_TAG = "ledger"  # the number of the ledger entry that made the release live last
 # What answering imports; named, not inferred: inference imports the whole model and takes seconds. Tandem itself is on no package
 # index: whoever loads a version does so where it is installed, as the description of every version says.
-ANSWERING = ("lancedb", "mlflow", "numpy", "peft", "pyarrow", "pydantic", "pyyaml", "safetensors", "sentence-transformers",
-             "torch", "transformers")  # fmt: skip
+ANSWERING = ("lancedb", "mlflow", "numpy", "onnxruntime", "peft", "pyarrow", "pydantic", "pyyaml", "safetensors",
+             "sentence-transformers", "tokenizers", "torch", "transformers")  # fmt: skip
 HOW_TO_LOAD = (
     "Load it in an environment in which Tandem is installed, with its stores at hand: see the README; to serve it: mlflow models "
     "serve --env-manager local."

@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,11 +85,18 @@ def note_running(settings: Settings, process: int) -> None:
 
 
 def note_server(settings: Settings) -> None:
-    """Without PREFECT_API_URL a flow starts a server for itself, which only a regular end of ours takes along."""
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if PREFECT_SERVER in child.cmdline():
-                note(server_file(settings), child.pid)
+    """Without PREFECT_API_URL a flow starts a server for itself, which only a regular end of ours takes along. Of several the one
+    that was started last: an embedding program may hold more, of flows of another clone."""
+    servers = [child for child in psutil.Process().children() if is_prefect_server(child)]
+    if servers:
+        note(server_file(settings), max(servers, key=lambda server: start_time(server.pid)).pid)
+
+
+def is_prefect_server(process: psutil.Process) -> bool:
+    try:
+        return PREFECT_SERVER in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def note(path: Path, process: int) -> None:

@@ -106,7 +106,8 @@ def open_session(path: Path) -> Any:
     """As many threads as torch would take: OMP_NUM_THREADS, which Ray sets too, means both."""
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))  # 0: one for each core
+    threads = os.environ.get("OMP_NUM_THREADS") or "0"  # "4,2" gives a number for each level of nesting; 0: one for each core
+    options.intra_op_num_threads = int(threads.split(",")[0])
     options.add_session_config_entry("optimization.enable_gelu_approximation", "1")  # 4 % faster, no further from torch
     options.log_severity_level = 3  # below errors it only tells of processors that it could not ask for their name
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -4,7 +4,7 @@ a fresh interpreter imports for two seconds, and a fork of a process that has us
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -23,6 +23,18 @@ def returncode_of(work: Callable[..., object], *arguments: Any) -> int:
         child.kill()
     assert not hangs and child.exitcode is not None, f"{work} hangs"
     return child.exitcode
+
+
+def at_once(work: Callable[..., object], given: Sequence[tuple[Any, ...]], answers: int) -> dict[Any, Any]:
+    """`work` with each of these arguments, a barrier and a queue, in a process each; the (key, value) pairs put there."""
+    barrier, results = CHILDREN.Barrier(len(given)), CHILDREN.Queue()
+    workers = [CHILDREN.Process(target=work, args=(*arguments, barrier, results)) for arguments in given]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get(timeout=PATIENCE) for _ in range(answers))
+    for worker in workers:
+        worker.join()
+    return found
 
 
 def die_in(module: Any, name: str, before: bool = True, call: int = 1) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 from buckets import BUCKET, Buckets, serving
-from dying import CHILDREN
+from dying import at_once
 from hashing import HashEmbedder, vectors_of
 from running import clone_environment, run_tandem
 
@@ -110,15 +110,7 @@ def compete(environment: dict[str, str], name: str, folder: str, start: int, bar
 
 def both(buckets: Buckets, name: str, folder: Path) -> dict[int, str]:
     """Start of the corpus -> what became of its build."""
-    barrier, results = CHILDREN.Barrier(2), CHILDREN.Queue()
-    given = [(buckets.environment, name, str(folder), start, barrier, results) for start in (0, 100)]
-    workers = [CHILDREN.Process(target=compete, args=arguments) for arguments in given]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get(timeout=120) for _ in range(6))
-    for worker in workers:
-        worker.join()
-    return found
+    return at_once(compete, [(buckets.environment, name, str(folder), start) for start in (0, 100)], answers=6)
 
 
 @pytest.mark.parametrize(("name", "before"), [("race", 40), ("first-race", 0)])

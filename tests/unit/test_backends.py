@@ -135,3 +135,12 @@ def test_a_batch_holds_no_more_than_its_budget_and_every_text_once() -> None:
     assert found == [[2, 6, 0, 4], [3], [5], [1]]
     assert all(len(batch) == 1 or len(batch) * max(lengths[each] for each in batch) <= 30 for batch in found)
     assert list(batches([], 30)) == []
+
+
+@pytest.mark.parametrize("threads", ["", "1", "1,1"])
+def test_the_threads_are_those_that_openmp_is_given(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    session = Embedder(folders["onnx-int8"]).encoder.session
+    assert session.get_session_options().intra_op_num_threads == int(threads[:1] or 0)

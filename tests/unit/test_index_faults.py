@@ -10,7 +10,7 @@ import lancedb
 import numpy as np
 import pytest
 import tiny
-from dying import CHILDREN, die_in, returncode_of
+from dying import at_once, die_in, returncode_of
 from hashing import HashEmbedder, vectors_of
 
 import tasks.index
@@ -287,7 +287,7 @@ def test_a_first_build_that_was_killed_leaves_nothing_in_the_way(place: Place) -
     assert place.build(corpus(0, 5))[0] == manifest
 
 
-def compete(folder: str, start: int, barrier: Any, locked: bool, results: Any) -> None:
+def compete(folder: str, start: int, locked: bool, barrier: Any, results: Any) -> None:
     """In a process of its own: three builds of three corpora that nobody else builds."""
     import contextlib
 
@@ -307,14 +307,7 @@ def compete(folder: str, start: int, barrier: Any, locked: bool, results: Any) -
 
 
 def both(folder: Path, locked: bool) -> dict[int, str]:
-    barrier, results = CHILDREN.Barrier(2), CHILDREN.Queue()
-    workers = [CHILDREN.Process(target=compete, args=(str(folder), start, barrier, locked, results)) for start in (0, 100)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get(timeout=120) for _ in range(6))
-    for worker in workers:
-        worker.join()
-    return found
+    return at_once(compete, [(str(folder), start, locked) for start in (0, 100)], answers=6)
 
 
 def test_two_builds_at_once_leave_the_right_rows_for_both(tmp_path: Path) -> None:

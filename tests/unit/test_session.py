@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,8 +81,10 @@ def test_a_process_that_is_gone_is_no_fault(settings: Settings) -> None:
 
 def test_the_prefect_server_of_a_flow_that_died_is_ended_by_the_next_one(settings: Settings) -> None:
     """uvicorn is started by Prefect as a plain child: only a regular end of the flow takes it along."""
-    wait = "import time; time.sleep(600)"
-    server = subprocess.Popen([sys.executable, "-c", wait, "--factory", "prefect.server.api.server:create_app"])
+    command = [sys.executable, "-c", "import time; time.sleep(600)", "--factory", "prefect.server.api.server:create_app"]
+    of_another_clone = subprocess.Popen(command)
+    time.sleep(0.1)  # the clock of process starts ticks in hundredths of a second
+    server = subprocess.Popen(command)
     try:
         note_server(settings)
         noted = json.loads(server_file(settings).read_text())
@@ -92,8 +95,10 @@ def test_the_prefect_server_of_a_flow_that_died_is_ended_by_the_next_one(setting
         mend(settings)
         assert server.wait(timeout=30) in (-9, -15)
         assert not server_file(settings).exists()
+        assert of_another_clone.poll() is None
     finally:
         server.kill()
+        of_another_clone.kill()
 
 
 def test_what_dead_runs_measured_aside_is_cleared_and_a_champions_answers_stay(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import cast
 
 from tasks.artifacts import check_model_folder
 from tasks.errors import InputError
-from tasks.params import EvaluateParams, GateParams, Params, load
+from tasks.params import EvaluateParams, GateParams
+from tasks.params_files import Params, load
 
 LEAST_FREE = 50_000_000  # bytes, of the state's disk
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

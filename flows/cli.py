@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from flows import faults, ledger
+from flows import faults, ledger, showing
 from flows.retention import DAYS, KEEP
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
@@ -86,36 +86,36 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(command=command, show=show)
         return made
 
-    added = add("ingest", "take in documents and questions, replacing those that were there", ingest, show_ingest)
+    added = add("ingest", "take in documents and questions, replacing those that were there", ingest, showing.ingest)
     added.add_argument("--documents", nargs="+", required=True, metavar="PATH", help="folders, files or archives")
     added.add_argument("--questions", metavar="FILE", help="JSONL, JSON or CSV with question, answer, document")
     added.add_argument(
         "--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name"
     )
-    added = add("plan", "what would run, and why", plan, show_plan)
+    added = add("plan", "what would run, and why", plan, showing.plan)
     added.add_argument(
         "--tune", action="store_true", help="measure for a minute how this machine embeds fastest; changes nothing"
     )
-    added = add("release", "run the whole chain and promote the result where the gate lets it", release, show_outcome)
+    added = add("release", "run the whole chain and promote the result where the gate lets it", release, showing.outcome)
     added.add_argument("--adapter", metavar="FOLDER", help="judge this adapter, made elsewhere, in the place of the pipeline's")
-    add("refresh", "the corpus changed: a new index with the live adapter, no training", refresh, show_outcome)
-    add("retrain", "a new adapter on the corpus and questions as they are", retrain, show_outcome)
-    added = add("ask", "ask the live release, or an older one", ask, show_answer)
+    add("refresh", "the corpus changed: a new index with the live adapter, no training", refresh, showing.outcome)
+    add("retrain", "a new adapter on the corpus and questions as they are", retrain, showing.outcome)
+    added = add("ask", "ask the live release, or an older one", ask, showing.answer)
     added.add_argument("question", help="in quotes")
     added.add_argument("--release", metavar="N", help="number or id of a release, with the documents that it had")
     added.add_argument("--arm", help="prompt, rag, lora or rag+lora instead of the arm that is served")
-    add("status", "what is live", status, show_status)
-    add("history", "every ledger entry", history, show_history)
-    added = add("diff", "what changed between two releases", diff, show_diff)
+    add("status", "what is live", status, showing.status)
+    add("history", "every ledger entry", history, showing.history)
+    added = add("diff", "what changed between two releases", diff, showing.diff)
     added.add_argument("a", metavar="A", help="number or id of the one")
     added.add_argument("b", metavar="B", help="and of the other")
-    added = add("rollback", "make an earlier release live again", rollback, show_outcome)
+    added = add("rollback", "make an earlier release live again", rollback, showing.outcome)
     added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
     added.add_argument("--reason", required=True, help="for the ledger, and for who wonders next year")
-    added = add("maintain", "drop old releases and what only they needed, and check what stays", maintain, show_says)
+    added = add("maintain", "drop old releases and what only they needed, and check what stays", maintain, showing.says)
     added.add_argument("--keep", type=int, default=KEEP, metavar="N", help="the N newest releases stay (%(default)s)")
     added.add_argument("--days", type=int, default=DAYS, metavar="D", help="and those live in the last D days (%(default)s)")
-    added = add("doctor", "check ledger, store, index and registry", doctor, show_doctor)
+    added = add("doctor", "check ledger, store, index and registry", doctor, showing.doctor)
     added.add_argument("--mend", action="store_true", help="put right what can be put right without losing anything")
     return top
 
@@ -244,91 +244,6 @@ def doctor(options: argparse.Namespace, settings: Settings) -> Any:
 
     done = examination.mend(settings) if options.mend else []
     return {"mended": done, "findings": examination.as_json(examination.examine(settings))}
-
-
-# --- How a person sees them
-
-
-def show_ingest(result: Any) -> str:
-    questions = ", ".join(f"{value} {name}" for name, value in result["questions"].items() if isinstance(value, int))
-    documents = f"{result['accepted']} documents accepted, {result['rejected']} rejected (why: data/documents/rejected.jsonl)"
-    return f"{documents}\nquestions: {questions}\nnext: tandem plan"
-
-
-def show_plan(result: Any) -> str:
-    if "measured" in result:
-        from flows.tuning import show
-
-        return show(result)
-    lines = [f"{stage}: {'; '.join(why)}" for stage, why in result["stale"].items()]
-    lines += [f"{stage}: perhaps, where what stands above it changes" for stage in result["after"]]
-    lines += [result["embedding"]["says"]] if result["embedding"] else []
-    if result["adapter_lag"]:
-        lines.append(f"the adapter lags behind the corpus by {result['adapter_lag']} pages (tandem retrain)")
-    return "\n".join([*(lines or ["everything is up to date"]), f"next: {result['next']}"])
-
-
-def show_outcome(result: Any) -> str:
-    number = f"release {result['number']}" if result.get("number") else "nothing"
-    reasons = "".join(f"\n  {reason}" for reason in result.get("reasons", []))
-    if result["outcome"] == "refused":
-        return f"refused; {number} stays live{reasons}"
-    return f"{result['outcome']}: {number} is live ({str(result['release'])[:12]}){reasons}"
-
-
-def show_answer(result: Any) -> str:
-    cited = [source for source in result["sources"] if source["cited"]] or result["sources"]
-    lines = [f"  {source['page']} ({source['heading']}), score {source['score']:.2f}" for source in cited]
-    return "\n".join([result["answer"], *lines, f"  release {result['number']} ({result['release'][:12]}), arm {result['arm']}"])
-
-
-def show_status(result: Any) -> str:
-    live = result["live"]
-    if live is None:
-        return "nothing is live; make a release: tandem release"
-    return (
-        f"release {live['number']} ({live['release'][:12]}) is live since {live['since']}: arm {live['arm']}, "
-        f"{live['documents']} documents, {live['passages']} passages\n{live['action']} by {live['by']}: {live['why']}"
-    )
-
-
-def show_history(result: Any) -> str:
-    if not result:
-        return "no entries yet; make a release: tandem release"
-    return "\n".join(history_line(entry) for entry in result)
-
-
-def history_line(entry: Any) -> str:
-    live = f"live: {entry['number'] or '-'}"
-    return f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} {live}  {entry['who']}: {entry['why'][:140]}"
-
-
-def show_diff(result: Any) -> str:
-    lines = [f"release {result['from']['number']} -> {result['to']['number']}", *(f"  {line}" for line in result["content"])]
-    for kind, pages in result["documents"].items():
-        names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
-        lines += [f"  {kind}: {', '.join(names)}"] if names else []
-    lines += [f"  params {key}: {before} -> {after}" for key, (before, after) in result["params"].items()]
-    for arm, metrics in result["metrics"].items():
-        lines.append(
-            f"  {arm}: "
-            + ", ".join(
-                f"{name} {a:.3f} -> {b:.3f}"
-                for name, (a, b) in metrics.items()
-                if name in ("primary", "fact", "citation", "style")
-            )
-        )
-    return "\n".join(lines)
-
-
-def show_says(result: Any) -> str:
-    return str(result["says"])
-
-
-def show_doctor(result: Any) -> str:
-    lines = [f"mended: {done}" for done in result["mended"]]
-    lines += [f"{finding['where']}: {finding['what']}\n    mend: {finding['mend']}" for finding in result["findings"]]
-    return "\n".join(lines or ["nothing is wrong"])
 
 
 if __name__ == "__main__":

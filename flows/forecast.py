@@ -9,7 +9,8 @@ from flows.pipeline import read_lock
 from flows.settings import Settings
 from tasks.chunks import passages as cut
 from tasks.embedding import VectorStore
-from tasks.params import ChunksParams, load
+from tasks.params import ChunksParams
+from tasks.params_files import load
 from tasks.records import Record, folder_digest, iterate_jsonl, read_json, read_jsonl
 
 MOST_PAGES = 2000  # that are cut into passages to count them, at a millisecond each; more are only counted themselves

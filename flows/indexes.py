@@ -97,7 +97,8 @@ def write_again(settings: Settings, release: Release, passages: list[Record]) ->
     from tasks.embedding import Embedder
     from tasks.index import bring_up_to_date, describe
     from tasks.index import settings as table_settings
-    from tasks.params import IndexParams, load
+    from tasks.params import IndexParams
+    from tasks.params_files import load
 
     params = load(IndexParams, settings.root / "params")
     model = Embedder(open_folder(settings.store, release.embedder.digest))

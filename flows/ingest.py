@@ -19,7 +19,8 @@ from tasks.documents import documents as read_documents
 from tasks.errors import InputError
 from tasks.intake import copy_corpus
 from tasks.pairs import placed_questions
-from tasks.params import DocumentsParams, QuestionsParams, load
+from tasks.params import DocumentsParams, QuestionsParams
+from tasks.params_files import load
 from tasks.questions import deal
 from tasks.records import Record, folder_digest, read_json, write_jsonl
 

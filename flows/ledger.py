@@ -22,7 +22,8 @@ from flows.failpoints import failpoint
 from flows.lock import private_folder
 from tasks.errors import ConflictError, InputError, IntegrityError
 from tasks.manifest import Digest, Name, faults, sealed_json, short
-from tasks.params import Group, Positive
+from tasks.params import Positive
+from tasks.params_files import Group
 from tasks.records import sync_folder, value_digest
 
 FORMAT = 1

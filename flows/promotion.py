@@ -26,7 +26,8 @@ from flows.succession import Withdrawn, moved, promotion_of
 from tasks.errors import IntegrityError, RefusedError, TandemError
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
-from tasks.params import Arm, GateParams, load
+from tasks.params import Arm, GateParams
+from tasks.params_files import load
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
 

@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from flows.settings import Settings
 from tasks.errors import InputError
-from tasks.params import BACKENDS, EmbedderSource, IndexParams, ModelsParams, load
+from tasks.params import BACKENDS, EmbedderSource, IndexParams, ModelsParams
+from tasks.params_files import load
 from tasks.records import Record, read_jsonl
 
 SECONDS = 60  # of measuring; loading and exporting the models comes before

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, NoReturn, Self
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from tasks.errors import IntegrityError
-from tasks.params import Arm, Group, Natural, Positive, uses_adapter
+from tasks.params import Arm, Natural, Positive, uses_adapter
+from tasks.params_files import Group
 from tasks.records import Record, canonical_json, text_digest
 
 FORMAT = 1  # what this Tandem reads and writes

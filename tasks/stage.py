@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from tasks.errors import TandemError
-from tasks.params import Params, load
+from tasks.params_files import Params, load
 
 OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

@@ -27,7 +27,8 @@ import psutil
 
 from tasks.chunks import chunks
 from tasks.documents import documents
-from tasks.params import BACKENDS, ChunksParams, DocumentsParams, IndexParams, ModelsParams, load
+from tasks.params import BACKENDS, ChunksParams, DocumentsParams, IndexParams, ModelsParams
+from tasks.params_files import load
 from tasks.records import read_jsonl
 from tasks.scores import retrieval_scores
 

@@ -23,7 +23,8 @@ import numpy as np
 from tasks.embedding import Vectors
 from tasks.index import bring_up_to_date, describe, measure_recall, settings
 from tasks.nearest import LANCE_PROBES, exact_thresholds, nearest, partitions, shares_found, written_probes
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, value_digest
 from tasks.search import Index, open_version
 

@@ -17,7 +17,8 @@ from typing import Any
 from tasks.chunks import passages as cut
 from tasks.documents import documents
 from tasks.index import bring_up_to_date, describe, settings
-from tasks.params import ChunksParams, DocumentsParams, IndexParams, load
+from tasks.params import ChunksParams, DocumentsParams, IndexParams
+from tasks.params_files import load
 from tasks.records import Record, read_jsonl
 from tasks.search import Index, open_version
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from tasks.embedding import Vectors
 from tasks.index import bring_up_to_date, describe, measure_recall, settings
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, read_jsonl, value_digest, write_jsonl
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tasks.embedding import Embedder
-from tasks.params import RetrievalParams, load
+from tasks.params import RetrievalParams
+from tasks.params_files import load
 from tasks.records import Record, read_json, read_jsonl
 from tasks.retrieval import Legs, choose, named, ranked_items
 from tasks.scores import retrieval_scores

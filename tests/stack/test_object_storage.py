@@ -19,7 +19,8 @@ from tasks.embedding import VectorStore
 from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.index import bring_up_to_date, describe, index, write_rows
 from tasks.index import settings as table_settings
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, value_digest, write_jsonl
 from tasks.search import Index, open_version
 from tasks.tables import connect, only_writer, open_table

@@ -12,7 +12,8 @@ from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, Vectors, VectorStore
 from tasks.errors import TandemError
 from tasks.index import index
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
 from tasks.search import open_version
 

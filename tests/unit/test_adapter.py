@@ -9,7 +9,8 @@ import tiny
 from tasks.adapter import adapter, check_finite, check_targets, prove, read_curve, verdict
 from tasks.errors import InputError, RefusedError
 from tasks.lineage import LINEAGE, question_key
-from tasks.params import AdapterParams, load
+from tasks.params import AdapterParams
+from tasks.params_files import load
 from tasks.records import Record, folder_digest, read_json, write_jsonl
 
 SHRUNK = load(AdapterParams, tiny.ROOT / "params").model_copy(

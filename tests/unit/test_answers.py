@@ -7,7 +7,8 @@ import pytest
 import tasks.answers
 from tasks.answers import AnswerStore, answer_all, answer_key
 from tasks.generation import GENERATING, Generated, Generator, decoding, environment, resolved
-from tasks.params import PromptParams, load
+from tasks.params import PromptParams
+from tasks.params_files import load
 
 PROMPT = load(PromptParams, Path(__file__).parents[2] / "params")
 HERE = {"processor": "cpu AVX2", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.0"}

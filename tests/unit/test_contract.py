@@ -12,7 +12,8 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from tasks.params import ARMS, Params, load
+from tasks.params import ARMS
+from tasks.params_files import Params, load
 from tasks.stage import OUTPUTS
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,8 @@ from tasks.evaluate import (
 )
 from tasks.generation import Generated
 from tasks.lineage import LINEAGE, lineage
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, load
+from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams
+from tasks.params_files import load
 from tasks.records import Record, write_json
 
 PARAMS = load(EvaluateParams, tiny.ROOT / "params").model_copy(update={"resamples": 100})

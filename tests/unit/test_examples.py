@@ -7,7 +7,8 @@ from test_index import Place, passage
 
 from tasks.errors import InputError
 from tasks.examples import chosen, count, draw, example, examples, load_tokenizer
-from tasks.params import ExamplesParams, PromptParams, load
+from tasks.params import ExamplesParams, PromptParams
+from tasks.params_files import load
 from tasks.prompts import cited_passages
 from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
 

@@ -11,7 +11,8 @@ import pytest
 
 from tasks.errors import InputError
 from tasks.gate import cost, decide
-from tasks.params import ARMS, GateParams, load
+from tasks.params import ARMS, GateParams
+from tasks.params_files import load
 from tasks.records import write_json, write_jsonl
 from tasks.reports import Answer, Report, load_report
 from tasks.verdict import Verdict

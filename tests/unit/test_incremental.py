@@ -28,7 +28,8 @@ from tasks.index import (
 )
 from tasks.index import settings as table_settings
 from tasks.nearest import exact_thresholds, sampled
-from tasks.params import ChunksParams, IndexParams, load
+from tasks.params import ChunksParams, IndexParams
+from tasks.params_files import load
 from tasks.records import Record
 from tasks.search import Index, fuse, open_version
 from tasks.tables import connect, existing_ids, open_table

@@ -10,7 +10,8 @@ import tasks.index
 from tasks.embedding import Embedder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.index import bring_up_to_date, check_content, describe, index, settings
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
 from tasks.search import Index, open_version
 from tasks.tables import check_store, connect

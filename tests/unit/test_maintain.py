@@ -33,7 +33,8 @@ from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.index import bring_up_to_date, describe
 from tasks.index import settings as table_settings
 from tasks.manifest import release_id, render
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import folder_digest, write_json, write_jsonl
 from tasks.search import open_version
 from tasks.tables import only_writer

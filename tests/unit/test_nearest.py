@@ -14,7 +14,8 @@ import tasks.nearest
 from tasks.embedding import Vectors
 from tasks.index import bring_up_to_date, describe, measure_recall, settings
 from tasks.nearest import exact_thresholds, first, nearest, partitions, queries_of, shares_found, tune, written_probes
-from tasks.params import IndexParams, load
+from tasks.params import IndexParams
+from tasks.params_files import load
 from tasks.records import Record, value_digest
 from tasks.search import Index, open_version
 from tasks.tables import connect

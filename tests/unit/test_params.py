@@ -14,11 +14,10 @@ from tasks.params import (
     GateParams,
     IndexParams,
     ModelsParams,
-    Params,
     PromptParams,
     QuestionsParams,
-    load,
 )
+from tasks.params_files import Params, load
 
 SHIPPED = Path(tasks.params.__file__).parents[1] / "params"
 KINDS = Params.__subclasses__()

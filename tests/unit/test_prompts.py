@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.errors import InputError, IntegrityError
-from tasks.params import PromptParams, load
+from tasks.params import PromptParams
+from tasks.params_files import load
 from tasks.prompts import (
     abstains,
     check_chat_template,

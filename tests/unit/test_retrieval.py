@@ -5,7 +5,8 @@ import tiny
 from test_index import Place, corpus
 
 from tasks.errors import InputError
-from tasks.params import RetrievalParams, load
+from tasks.params import RetrievalParams
+from tasks.params_files import load
 from tasks.records import Record, write_jsonl
 from tasks.retrieval import Legs, candidates, choose, clearly_better, named, picture, retrieval, smallest_k
 

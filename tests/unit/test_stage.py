@@ -5,7 +5,8 @@ import pytest
 
 from flows.pipeline import point
 from tasks.errors import ConflictError, InputError, RefusedError
-from tasks.params import ChunksParams, load
+from tasks.params import ChunksParams
+from tasks.params_files import load
 from tasks.stage import arguments, fresh_folder, measure, run_stage
 
 SHIPPED = Path(__file__).parents[2] / "params"

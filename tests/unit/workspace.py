@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from flows.candidate import Candidate, workspace_candidate
 from flows.settings import Settings, read_settings
 from tasks.golden import golden_record
-from tasks.params import ARMS, PromptParams, load
+from tasks.params import ARMS, PromptParams
+from tasks.params_files import load
 from tasks.prompts import pinned
 from tasks.records import Record, read_json, write_json, write_jsonl, write_text
 

@@ -1,0 +1,85 @@
+"""The result of every command of flows/cli.py as a person sees it."""
+
+from typing import Any
+
+
+def ingest(result: Any) -> str:
+    questions = ", ".join(f"{value} {name}" for name, value in result["questions"].items() if isinstance(value, int))
+    documents = f"{result['accepted']} documents accepted, {result['rejected']} rejected (why: data/documents/rejected.jsonl)"
+    return f"{documents}\nquestions: {questions}\nnext: tandem plan"
+
+
+def plan(result: Any) -> str:
+    if "measured" in result:
+        from flows.tuning import show
+
+        return show(result)
+    lines = [f"{stage}: {'; '.join(why)}" for stage, why in result["stale"].items()]
+    lines += [f"{stage}: perhaps, where what stands above it changes" for stage in result["after"]]
+    lines += [result["embedding"]["says"]] if result["embedding"] else []
+    if result["adapter_lag"]:
+        lines.append(f"the adapter lags behind the corpus by {result['adapter_lag']} pages (tandem retrain)")
+    return "\n".join([*(lines or ["everything is up to date"]), f"next: {result['next']}"])
+
+
+def outcome(result: Any) -> str:
+    number = f"release {result['number']}" if result.get("number") else "nothing"
+    reasons = "".join(f"\n  {reason}" for reason in result.get("reasons", []))
+    if result["outcome"] == "refused":
+        return f"refused; {number} stays live{reasons}"
+    return f"{result['outcome']}: {number} is live ({str(result['release'])[:12]}){reasons}"
+
+
+def answer(result: Any) -> str:
+    cited = [source for source in result["sources"] if source["cited"]] or result["sources"]
+    lines = [f"  {source['page']} ({source['heading']}), score {source['score']:.2f}" for source in cited]
+    return "\n".join([result["answer"], *lines, f"  release {result['number']} ({result['release'][:12]}), arm {result['arm']}"])
+
+
+def status(result: Any) -> str:
+    live = result["live"]
+    if live is None:
+        return "nothing is live; make a release: tandem release"
+    return (
+        f"release {live['number']} ({live['release'][:12]}) is live since {live['since']}: arm {live['arm']}, "
+        f"{live['documents']} documents, {live['passages']} passages\n{live['action']} by {live['by']}: {live['why']}"
+    )
+
+
+def history(result: Any) -> str:
+    if not result:
+        return "no entries yet; make a release: tandem release"
+    return "\n".join(history_line(entry) for entry in result)
+
+
+def history_line(entry: Any) -> str:
+    live = f"live: {entry['number'] or '-'}"
+    return f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} {live}  {entry['who']}: {entry['why'][:140]}"
+
+
+def diff(result: Any) -> str:
+    lines = [f"release {result['from']['number']} -> {result['to']['number']}", *(f"  {line}" for line in result["content"])]
+    for kind, pages in result["documents"].items():
+        names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
+        lines += [f"  {kind}: {', '.join(names)}"] if names else []
+    lines += [f"  params {key}: {before} -> {after}" for key, (before, after) in result["params"].items()]
+    for arm, metrics in result["metrics"].items():
+        lines.append(
+            f"  {arm}: "
+            + ", ".join(
+                f"{name} {a:.3f} -> {b:.3f}"
+                for name, (a, b) in metrics.items()
+                if name in ("primary", "fact", "citation", "style")
+            )
+        )
+    return "\n".join(lines)
+
+
+def says(result: Any) -> str:
+    return str(result["says"])
+
+
+def doctor(result: Any) -> str:
+    lines = [f"mended: {done}" for done in result["mended"]]
+    lines += [f"{finding['where']}: {finding['what']}\n    mend: {finding['mend']}" for finding in result["findings"]]
+    return "\n".join(lines or ["nothing is wrong"])

@@ -14,8 +14,8 @@ from markdown_it.tree import SyntaxTreeNode
 from tasks.boundaries import BLOCK, ITEM, LETTERS, SENTENCE, Unit, join, runs, size
 
 WHOLE = 4  # a table or code block up to this many times max_words stays whole
-ABBREVIATIONS = r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bcf)(?<!\bvs)(?<!\bMr)(?<!\bDr)(?<!\bMrs)(?<!\bNo)(?<!\bca)"
-SENTENCE_END = re.compile(rf"{ABBREVIATIONS}(?<=[.!?])[)\"'\]*_\u201d]*\s+|(?<=[\u3002\uff01\uff1f])")
+ABBREVIATIONS = "".join(rf"(?<!\b{word}\.)" for word in (r"e\.g", r"i\.e", "etc", "cf", "vs", "Mr", "Dr", "Mrs", "ca"))
+SENTENCE_END = re.compile(rf"(?<=[.!?]){ABBREVIATIONS}[)\"'\]*_\u201d]*\s+|(?<=[\u3002\uff01\uff1f])")
 LISTS = ("bullet_list", "ordered_list")
 SOLID = ("table", "fence", "code_block")
 

@@ -13,7 +13,7 @@ import numpy as np
 from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.errors import InputError, IntegrityError, RefusedError
-from tasks.nearest import exact_thresholds, partitions, queries_of, shares_found, tune
+from tasks.nearest import measure_recall, partitions, served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -39,11 +39,10 @@ def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, ve
     model = Embedder(embedder)
     manifest = describe(passages, model.identity(), settings(params))
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
-        table, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
-        recall = measure_recall(table, model, manifest["embedder"], params.recall_sample)
-        check_recall(recall, params.min_recall)
+        _, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
+        check_recall(work["recall@10"], params.min_recall)
         fresh_folder(out)
-        write_json(metrics, {"recall@10": recall, "seconds": round(time.monotonic() - started, 1), **work})
+        write_json(metrics, {"seconds": round(time.monotonic() - started, 1), **work})
         write_json(out / "manifest.json", manifest)
 
 
@@ -71,14 +70,15 @@ def bring_up_to_date(
     store: str, manifest: dict[str, Any], passages: list[Record], model: Embedder, vectors: Path, params: IndexParams
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the table checked out at the manifest's tag, and what it took: "embedded", "inserted", "deleted" passages, Lance
-    "commits", and the seconds of embedding ("embedding_seconds")."""
+    "commits", and the seconds of embedding ("embedding_seconds"); and the "recall@10" of the vector leg."""
     database = connect(store)
     table = open_table(database, manifest["table"])
     before = table.version if table is not None else 0
     if table is not None and manifest["tag"] in tags(table):
         checkout(table, manifest["tag"])
         say(f"the index already holds these {manifest['rows']} passages")
-        return table, {"embedded": 0, "embedding_seconds": 0.0, "inserted": 0, "deleted": 0, "commits": 0}
+        recall = measure_recall(table, model, manifest["embedder"], params.recall_sample)
+        return table, {"embedded": 0, "embedding_seconds": 0.0, "inserted": 0, "deleted": 0, "commits": 0, "recall@10": recall}
     if table is not None and table.count_rows() == 0:  # left by a maintenance that died (tasks.upkeep.prune)
         restore_newest_tag(table)
     held = existing_ids(table) if table is not None else set()
@@ -92,11 +92,10 @@ def bring_up_to_date(
     work = {"embedded": embedded, "embedding_seconds": round(time.monotonic() - started, 1)}
     table = write_rows(database, table, manifest, new, gone, cache)
     made = build_structures(table, params)
-    if rows_outside(table) is not None:
-        tune(table, model, manifest["embedder"], params.recall_sample, params.min_recall, made)
-    seal_version(table, manifest)
+    recall = served_recall(table, model, manifest["embedder"], params.recall_sample, params.min_recall, made)
+    seal_version(table, manifest["tag"], [passage["id"] for passage in passages])
     say(f"index: {manifest['rows']} passages, {len(new)} inserted, {len(gone)} deleted, {embedded} embedded")
-    return table, work | {"inserted": len(new), "deleted": len(gone), "commits": table.version - before}
+    return table, work | {"inserted": len(new), "deleted": len(gone), "commits": table.version - before, "recall@10": recall}
 
 
 def write_rows(
@@ -164,30 +163,22 @@ def rows_outside(table: Any) -> int | None:
     return None if stats is None else int(stats.num_unindexed_rows)
 
 
-def seal_version(table: Any, manifest: dict[str, Any]) -> None:
+def seal_version(table: Any, tag: str, ids: list[str]) -> None:
     """Pin the version, re-read it, tag it: what another writer commits meanwhile is not in it."""
     version = table.version
     table.checkout(version)
-    check_content(table, manifest)
-    if manifest["tag"] not in tags(table):
-        table.tags.create(manifest["tag"], version)
+    check_content(table, ids)
+    if tag not in tags(table):
+        table.tags.create(tag, version)
 
 
-def check_content(table: Any, manifest: dict[str, Any]) -> None:
+def check_content(table: Any, ids: list[str]) -> None:
     """Re-read what was written: merge_insert has been seen to insert nothing without an error (lancedb#3177)."""
-    digest = value_digest(sorted(existing_ids(table)))
-    if table.count_rows() != manifest["rows"] or digest != manifest["digest"]:
+    if table.count_rows() != len(ids) or existing_ids(table) != set(ids):
         raise IntegrityError(
-            f"table {manifest['table']} holds {table.count_rows()} rows where {manifest['rows']} were written; "
+            f"table {table.name} holds {table.count_rows()} rows where {len(ids)} were written; "
             "another writer is at work on it. Stop it and run again: dvc repro index"
         )
-
-
-def measure_recall(table: Any, model: Embedder, identity: dict[str, Any], sample: int) -> float:
-    """Recall@10 of the vector leg as served against an exact scan, with passages as queries."""
-    k = min(10, table.count_rows())
-    queries = queries_of(table, model, identity, sample)
-    return round(float(shares_found(table, queries, exact_thresholds(table, queries, k), k).mean()), 4)
 
 
 def check_recall(recall: float, floor: float) -> None:

@@ -8,7 +8,7 @@ They are tuned when the index is made, and written on the vector column: so they
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -43,45 +43,81 @@ def written_probes(table: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def tune(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int, floor: float, made: bool) -> None:
-    """Write the fewest probes that lose half of what `floor` allows, where the index was just `made` or those in use lose more.
+class Sample(NamedTuple):
+    """Passages as questions, with the truth about them."""
 
-    One Lance commit, or none. Judged by several times the passages by which recall is then measured, and by those among them: so
-    chance does not refuse a build. Probes in use that do, at less than twice the cost, stay.
+    queries: Vectors  # (q, dimension)
+    thresholds: Vectors  # (q,): the similarity of each one's k-th nearest passage
+    k: int
+
+
+def sample_of(table: Any, model: Embedder, identity: Mapping[str, Any], count: int, start: int = 0) -> Sample:
+    queries, k = queries_of(table, model, identity, count, start), min(10, table.count_rows())
+    return Sample(queries, exact_thresholds(table, queries, k), k)
+
+
+def measure_recall(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int) -> float:
+    """Recall@10 of the vector leg as served against an exact scan, with passages as queries."""
+    return recall_of(table, sample_of(table, model, identity, sample))
+
+
+def recall_of(table: Any, sample: Sample, probes: int | None = None) -> float:
+    return round(float(shares_found(table, *sample, probes).mean()), 4)
+
+
+def served_recall(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int, floor: float, made: bool) -> float:
+    """Recall@10 of the vector leg as it will be served. Where its index was just `made`, or the probes lose more than half of
+    what `floor` allows, the fewest that do not are looked for: one Lance commit, or none.
+
+    Tuned by several times the passages by which recall is measured, and by those among them: so chance does not refuse a build.
+    Probes in use that do, at less than twice the cost, stay.
     """
+    measured = sample_of(table, model, identity, sample)
     every, written = partitions(table.count_rows()), written_probes(table)
     used = min(LANCE_PROBES if written is None else written, every)
-    if every == 1 or (used == 0 and not made):  # one partition is an exact scan of a copy in memory
-        return
-    enough = judge(table, model, identity, sample, floor)
+    recall = recall_of(table, measured)
+    tunable = table.index_stats("vector_idx") is not None and every > 1  # one partition is an exact scan of a copy in memory
+    if not tunable or (not made and (used == 0 or recall >= wanted_recall(floor))):
+        return recall
+    others = sample_of(table, model, identity, (TUNED_BY - 1) * sample, start=sample)
+    enough = judge(table, measured, others, floor)
     fits = used > 0 and enough(used)
     if fits and not made:
-        return
+        return recall
     wanted = first([probes for probes in PROBES if probes < every] + [every], enough)
     if slower_than_exact(table, model, identity, wanted):
         wanted = 0
     elif fits and used < 2 * wanted:
-        return
-    say(
-        f"the vector index looks into {wanted} of about {every} partitions"
-        if wanted
-        else "the vector index is slower: exact scan"
-    )
-    table.update_field_metadata({"path": "vector", "metadata": {PROBES_KEY.decode(): str(wanted)}})
+        return recall
+    write_probes(table, wanted, every)
+    return recall_of(table, measured)
 
 
-def judge(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int, floor: float) -> Callable[[int], bool]:
+def wanted_recall(floor: float) -> float:
+    return 1 - (1 - floor) / 2
+
+
+def judge(table: Any, measured: Sample, others: Sample, floor: float) -> Callable[[int], bool]:
     """Whether so many probes find enough."""
-    measured = queries_of(table, model, identity, sample)
-    queries = np.concatenate([measured, queries_of(table, model, identity, (TUNED_BY - 1) * sample, start=sample)])
-    k = min(10, table.count_rows())
-    thresholds = exact_thresholds(table, queries, k)
+    share = len(measured.queries) / (len(measured.queries) + len(others.queries))
 
     def enough(probes: int) -> bool:
-        found = shares_found(table, queries, thresholds, k, probes)
-        return bool(found[: len(measured)].mean() >= floor and found.mean() >= 1 - (1 - floor) / 2)
+        found = recall_of(table, measured, probes)
+        if found < floor:
+            return False
+        rest = recall_of(table, others, probes) if len(others.queries) else found
+        return share * found + (1 - share) * rest >= wanted_recall(floor)
 
     return enough
+
+
+def write_probes(table: Any, probes: int, every: int) -> None:
+    say(
+        f"the vector index looks into {probes} of about {every} partitions"
+        if probes
+        else "the vector index is slower: exact scan"
+    )
+    table.update_field_metadata({"path": "vector", "metadata": {PROBES_KEY.decode(): str(probes)}})
 
 
 def partitions(rows: int) -> int:
@@ -131,8 +167,10 @@ def exact_thresholds(table: Any, queries: Vectors, k: int) -> Vectors:
     """(q, dimension) queries -> (q,) cosine similarity of each one's k-th nearest passage."""
     best = np.full((len(queries), k), -2, np.float32)
     for batch in table.search().select(["vector"]).limit(table.count_rows()).to_batches(SCAN_ROWS):
-        similarities = np.concatenate([best, queries @ matrix_of(batch).T], axis=1)
-        best = -np.partition(-similarities, k - 1, axis=1)[:, :k]
+        similarities = queries @ matrix_of(batch).T
+        for row, floor in enumerate(best.min(axis=1)):  # few are nearer than the k nearest so far: no sorting of them all
+            nearer = similarities[row][similarities[row] > floor]
+            best[row] = np.partition(np.concatenate([best[row], nearer]), -k)[-k:]
     return np.asarray(best.min(axis=1), np.float32)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tasks.errors import InputError
 
 Record = dict[str, Any]
@@ -85,15 +87,15 @@ def iterate_jsonl(path: Path) -> Iterator[Record]:
     """Raises InputError naming file and line where a line is not a JSON object."""
     if not path.exists():
         raise InputError(f"{path} is missing; the stage that writes it has not run. Run: dvc repro")
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield parse_line(line, path, number)
 
 
-def parse_line(line: str, path: Path, number: int) -> Record:
+def parse_line(line: bytes, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
+        record = orjson.loads(line)  # three times as fast as json, and no NaN
     except ValueError as error:
         raise InputError(f"{path}:{number}: not valid JSON ({error})") from error
     if not isinstance(record, dict):

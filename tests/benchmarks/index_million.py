@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tasks.embedding import Vectors
-from tasks.index import bring_up_to_date, describe, measure_recall, settings
+from tasks.index import bring_up_to_date, describe, settings
 from tasks.nearest import LANCE_PROBES, exact_thresholds, nearest, partitions, shares_found, written_probes
 from tasks.params import IndexParams
 from tasks.params_files import load
@@ -78,10 +78,7 @@ def build(folder: Path, rows: int, day: int) -> dict[str, Any]:
     started = time.monotonic()
     table, work = bring_up_to_date(str(folder / "index"), manifest, passages, model, folder / "vectors.sqlite", PARAMS)
     seconds = time.monotonic() - started
-    recall = measure_recall(table, model, model.identity(), PARAMS.recall_sample)
-    measuring = time.monotonic() - started - seconds
-    probes = {"recall@10": recall, "probes": written_probes(table), "about_partitions": partitions(rows)}
-    return {**work, "seconds": round(seconds, 1), "recall_seconds": round(measuring, 1), **probes}
+    return {**work, "seconds": round(seconds, 1), "probes": written_probes(table), "about_partitions": partitions(rows)}
 
 
 def ask(folder: Path, rows: int) -> dict[str, Any]:

@@ -23,11 +23,10 @@ from tasks.index import (
     bring_up_to_date,
     build_structures,
     describe,
-    measure_recall,
     write_rows,
 )
 from tasks.index import settings as table_settings
-from tasks.nearest import exact_thresholds, sampled
+from tasks.nearest import exact_thresholds, measure_recall, sampled
 from tasks.params import ChunksParams, IndexParams
 from tasks.params_files import load
 from tasks.records import Record

@@ -79,7 +79,8 @@ def work(metrics: dict[str, Any]) -> tuple[int, int, int]:
 def test_a_build_that_finds_less_than_the_floor_is_refused_and_leaves_no_manifest(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.index, "measure_recall", lambda *given: 0.93)
+    for name in ("served_recall", "measure_recall"):  # of a new table, of one that was there
+        monkeypatch.setattr(tasks.index, name, lambda *given: 0.93)
     with pytest.raises(RefusedError, match=r"finds 0\.930 of what .*; min_recall in params/index\.yaml is 0\.99"):
         place.build(corpus())
     assert not (place.folder / "out").exists()
@@ -182,10 +183,11 @@ def test_a_corpus_without_passages_is_refused(place: Place) -> None:
 def test_rows_that_nobody_wrote_are_found(place: Place) -> None:
     manifest, _ = place.build(corpus())
     table = connect(place.store).open_table(manifest["table"])
+    ids = [passage["id"] for passage in corpus()]
     with pytest.raises(IntegrityError, match="holds 8 rows where 7 were written"):
-        check_content(table, manifest | {"rows": 7})
+        check_content(table, ids[:7])
     with pytest.raises(IntegrityError, match="another writer"):
-        check_content(table, manifest | {"digest": "0" * 64})
+        check_content(table, [*ids[:7], "0" * 64])
 
 
 @pytest.mark.parametrize("store", ["s3://bucket/index", "gs://b/i", "az://b/i", "/a/folder", "relative/folder"])

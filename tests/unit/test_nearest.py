@@ -12,8 +12,18 @@ from tiny import ROOT
 
 import tasks.nearest
 from tasks.embedding import Vectors
-from tasks.index import bring_up_to_date, describe, measure_recall, settings
-from tasks.nearest import exact_thresholds, first, nearest, partitions, queries_of, shares_found, tune, written_probes
+from tasks.index import bring_up_to_date, describe, settings
+from tasks.nearest import (
+    exact_thresholds,
+    first,
+    measure_recall,
+    nearest,
+    partitions,
+    queries_of,
+    served_recall,
+    shares_found,
+    written_probes,
+)
 from tasks.params import IndexParams
 from tasks.params_files import load
 from tasks.records import Record, value_digest
@@ -113,12 +123,12 @@ def test_probes_are_tuned_again_when_an_index_was_made_or_those_in_use_lose_too_
     table = connect(str(tmp_path / "index")).open_table(describe(corpus(), model.identity(), settings(PARAMS))["table"])
     before, tuned = table.version, written_probes(table)
     for made in (False, True):
-        tune(table, model, model.identity(), 100, PARAMS.min_recall, made)
-    tune(table, model, model.identity(), 100, 0.5, made=False)  # fewer would do; not worth a commit at every refresh
+        served_recall(table, model, model.identity(), 100, PARAMS.min_recall, made)
+    served_recall(table, model, model.identity(), 100, 0.5, made=False)  # fewer would do; not worth a commit at every refresh
     assert (table.version, written_probes(table)) == (before, tuned)
-    tune(table, model, model.identity(), 100, 0.5, made=True)
+    served_recall(table, model, model.identity(), 100, 0.5, made=True)
     assert (table.version, written_probes(table)) == (before + 1, 1)
-    tune(table, model, model.identity(), 100, PARAMS.min_recall, made=False)
+    served_recall(table, model, model.identity(), 100, PARAMS.min_recall, made=False)
     assert written_probes(table) == tuned
 
 

@@ -2,34 +2,45 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.blocks import WHOLE, sections
 from tasks.boundaries import join, runs
+from tasks.kept_pages import CutPage, cut_page, cutting_rule, read_kept, write_kept
 from tasks.params import ChunksParams
-from tasks.records import Record, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.records import Record, read_jsonl, value_digest, write_json, write_text
 from tasks.stage import fresh_folder, run_stage, say
 
 SAY_EVERY = 500  # documents
 
 
-def chunks(documents: Path, out: Path, params: ChunksParams) -> None:
+def chunks(documents: Path, out: Path, kept: Path, params: ChunksParams) -> None:
     """Write out/passages.jsonl, in reading order of the documents sorted by id, and out/counts.json.
 
     A row is {"id", "document", "heading", "text", "occurrence", "embedded"}; `embedded` is what is embedded and
-    searched.
+    searched. Pages that are as they were are taken from `kept`, a cache.
     """
     pages = read_jsonl(documents / "documents.jsonl")
-    rows: list[Record] = []
-    for number, page in enumerate(pages, start=1):
-        rows += passages(page, params.max_words, params.join_below_words, params.table_cell)
-        if number % SAY_EVERY == 0:
-            say(f"{number} of {len(pages)} documents cut into {len(rows)} passages")
-    say(f"{len(pages)} documents, {len(rows)} passages")
+    cut = cut_pages(pages, read_kept(kept), params)
+    counted = counts([words for page in cut.values() for words in page.words], len(pages))
+    say(f"{len(pages)} documents, {counted['passages']} passages")
     fresh_folder(out)
-    write_jsonl(out / "passages.jsonl", rows)
-    write_json(out / "counts.json", counts(len(pages), rows))
+    write_text(out / "passages.jsonl", "".join(line for page in cut.values() for line in page.lines))
+    write_json(out / "counts.json", counted)
+    write_kept(kept, cut)
+
+
+def cut_pages(pages: Sequence[Record], known: Mapping[str, CutPage], params: ChunksParams) -> dict[str, CutPage]:
+    """Key of a page -> its passages, in the order of the pages."""
+    rule = cutting_rule(params)
+    cut: dict[str, CutPage] = {}
+    for number, page in enumerate(pages, start=1):
+        key = value_digest([rule, page["id"], page["digest"]])
+        cut[key] = known.get(key) or cut_page(passages(page, params.max_words, params.join_below_words, params.table_cell))
+        if number % SAY_EVERY == 0 and key not in known:
+            say(f"{number} of {len(pages)} documents cut")
+    return cut
 
 
 def passages(document: Record, max_words: int, join_below_words: int, table_cell: str = "") -> list[Record]:
@@ -64,13 +75,12 @@ def row(document: str, heading: str, text: str, occurrence: int) -> Record:
     }
 
 
-def counts(documents: int, rows: Sequence[Record]) -> dict[str, float]:
-    words = [len(row["text"].split()) for row in rows] or [0]
+def counts(words: Sequence[int], documents: int) -> dict[str, float]:
     return {
         "documents": documents,
-        "passages": len(rows),
-        "words_median": statistics.median(words),
-        "words_max": max(words),
+        "passages": len(words),
+        "words_median": statistics.median(words or [0]),
+        "words_max": max(words, default=0),
     }
 
 

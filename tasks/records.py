@@ -80,7 +80,11 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, records: Iterable[Record]) -> None:
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records))
+    write_text(path, "".join(map(jsonl_line, records)))
+
+
+def jsonl_line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def iterate_jsonl(path: Path) -> Iterator[Record]:

@@ -87,7 +87,7 @@ def prepare(folder: Path, count: int) -> None:
     from tasks.models import write_embedder
 
     documents(ROOT / "data/demo/handbook", folder / "documents", load(DocumentsParams, ROOT / "params"))
-    chunks(folder / "documents", folder / "chunks", load(ChunksParams, ROOT / "params"))
+    chunks(folder / "documents", folder / "chunks", folder / "kept.jsonl", load(ChunksParams, ROOT / "params"))
     texts = [passage["embedded"] for passage in read_jsonl(folder / "chunks/passages.jsonl")]
     (folder / "passages.json").write_text(json.dumps(random.Random(0).sample(texts, min(count, len(texts)))))
     source = load(ModelsParams, ROOT / "params").embedder

@@ -3,16 +3,18 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tasks.chunks
 from tasks.blocks import WHOLE, sentences
 from tasks.boundaries import SENTENCE, Unit, boundaries, size
 from tasks.chunks import chunks, passages
 from tasks.params import ChunksParams
-from tasks.records import Record, file_digest, read_json, read_jsonl, value_digest, write_jsonl
+from tasks.records import Record, read_json, read_jsonl, text_digest, value_digest, write_jsonl
 
 MAX_WORDS, JOIN_BELOW = 60, 25
 
@@ -196,17 +198,74 @@ def test_a_link_definition_and_a_paragraph_above_a_stray_rule_are_kept() -> None
     assert "end1." in " ".join(row["text"] for row in cut(f"{long}\n---\n\nMore.\n"))
 
 
-def test_the_stage_writes_passages_and_counts_the_same_every_time(tmp_path: Path) -> None:
-    pages = [{"id": page, "title": page, "text": f"# {page}\n\n{sentence(1, 30)}\n\n{sentence(2, 40)}\n"} for page in "ab"]
-    write_jsonl(tmp_path / "documents/documents.jsonl", pages)
+class Stage:
+    """The stage on pages of two paragraphs, with what it kept of its runs before."""
+
     params = ChunksParams(max_words=MAX_WORDS, join_below_words=JOIN_BELOW, table_cell="")
-    chunks(tmp_path / "documents", tmp_path / "out", params)
-    assert [row["document"] for row in read_jsonl(tmp_path / "out/passages.jsonl")] == ["a", "a", "b", "b"]
+
+    def __init__(self, folder: Path) -> None:
+        self.out, self.kept = folder / "out", folder / "kept.jsonl"
+        self.documents = folder / "documents"
+
+    def run(self, pages: dict[str, int], params: ChunksParams = params) -> bytes:
+        texts = {page: f"# {page}\n\n{sentence(seed, 30)}\n\n{sentence(seed + 1, 40)}\n" for page, seed in pages.items()}
+        rows = [{"id": page, "title": page, "text": text, "digest": text_digest(text)} for page, text in texts.items()]
+        write_jsonl(self.documents / "documents.jsonl", rows)
+        chunks(self.documents, self.out, self.kept, params)
+        return (self.out / "passages.jsonl").read_bytes()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+@pytest.fixture
+def cut_pages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pages that were really cut."""
+    really, names = passages, []
+
+    def noted(page: Record, *rest: Any) -> list[Record]:
+        names.append(page["id"])
+        return really(page, *rest)
+
+    monkeypatch.setattr(tasks.chunks, "passages", noted)
+    return names
+
+
+def test_the_stage_writes_passages_and_counts_the_same_every_time(stage: Stage) -> None:
+    first = stage.run({"a": 1, "b": 1})
+    assert [row["document"] for row in read_jsonl(stage.out / "passages.jsonl")] == ["a", "a", "b", "b"]
     expected = {"documents": 2, "passages": 4, "words_median": 35, "words_max": 40}
-    assert read_json(tmp_path / "out/counts.json") == expected
-    first = file_digest(tmp_path / "out/passages.jsonl")
-    chunks(tmp_path / "documents", tmp_path / "out", params)
-    assert file_digest(tmp_path / "out/passages.jsonl") == first
+    assert read_json(stage.out / "counts.json") == expected
+    assert stage.run({"a": 1, "b": 1}) == first
+    assert read_json(stage.out / "counts.json") == expected
+
+
+def test_only_changed_pages_are_cut_and_the_passages_are_those_of_a_run_from_nothing(stage: Stage, cut_pages: list[str]) -> None:
+    stage.run({"a": 1, "b": 1, "c": 1})
+    cut_pages.clear()
+    found = stage.run({"a": 1, "b": 7, "d": 1})
+    assert cut_pages == ["b", "d"]
+    assert b'"c"' not in stage.kept.read_bytes()  # a page that is gone is not kept
+    stage.kept.unlink()
+    assert stage.run({"a": 1, "b": 7, "d": 1}) == found and cut_pages[2:] == ["a", "b", "d"]
+
+
+def test_another_rule_of_cutting_takes_nothing_that_was_kept(stage: Stage, cut_pages: list[str]) -> None:
+    stage.run({"a": 1, "b": 1})
+    stage.run({"a": 1, "b": 1}, stage.params.model_copy(update={"max_words": MAX_WORDS + 1}))
+    assert cut_pages == ["a", "b"] * 2
+
+
+def test_what_was_kept_and_is_damaged_is_not_taken(stage: Stage) -> None:
+    found = stage.run({"a": 1, "b": 1})
+    whole = stage.kept.read_bytes()
+    damaged = [whole[:cut] for cut in range(0, len(whole), 97)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 13)]
+    for content in damaged:
+        stage.kept.write_bytes(content)
+        assert stage.run({"a": 1, "b": 1}) == found
 
 
 TABLE = """| Kind of request | Sandbox | Standard |

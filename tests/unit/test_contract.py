@@ -12,13 +12,14 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
+from tasks.kept_pages import CODE
 from tasks.params import ARMS
 from tasks.params_files import Params, load
 from tasks.stage import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STORES = ("store", "vectors", "answers")  # flags whose place the environment names; DVC does not track them
+STORES = ("store", "vectors", "answers", "kept")  # flags whose place the environment names; DVC does not track them
 
 
 def names(entries: list[Any]) -> list[str]:
@@ -121,6 +122,7 @@ def test_the_stores_in_dvc_yaml_default_to_where_the_settings_put_them() -> None
         ("TANDEM_INDEX_URI", ".tandem/index"),
         ("TANDEM_VECTORS", ".tandem/vectors.sqlite"),
         ("TANDEM_ANSWERS", ".tandem/answers.sqlite"),
+        ("TANDEM_HOME", ".tandem"),
     }
 
 
@@ -131,3 +133,9 @@ def test_no_dvc_project_lies_inside_this_one() -> None:
     nested = {path.relative_to(ROOT).as_posix() for path in (ROOT / "infra").rglob("dvc.yaml")}
     ignored = (ROOT / ".dvcignore").read_text(encoding="utf-8").split()
     assert nested and all(f"/{path}" in ignored for path in nested)
+
+
+def test_pages_that_were_kept_are_cut_again_after_any_change_to_the_code_that_cuts() -> None:
+    modules = {f"tasks/{module}.py" for module in CODE}
+    around = {f"tasks/{name}.py" for name in ("errors", "kept_pages", "params", "params_files", "records", "stage")}
+    assert imported(ROOT / "tasks/chunks.py") | {"tasks/chunks.py"} == modules | around

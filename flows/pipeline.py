@@ -157,11 +157,13 @@ def index_reads(settings: Settings) -> bool:
     return True
 
 
-def run_stage(settings: Settings, stage: str, reasons: list[str], watch: Watch, started_as: Callable[[int], None]) -> StageRun:
+def run_stage(
+    settings: Settings, stage: str, reasons: list[str], watch: Watch, started_as: Callable[[int], None], *options: str
+) -> StageRun:
     """`dvc repro --single-item stage` in a process group of its own, so that nothing of it survives us."""
     started = time.monotonic()
     force = ["--force"] if stage == "index" and "its table is gone from the store" in reasons else []
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, stage]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, *options, stage]
     lines = list(watched(command, settings, watch, started_as))
     restored = any("is cached - skipping run" in line for line in lines)
     return StageRun(stage, "restored" if restored else "executed", round(time.monotonic() - started, 1), reasons)

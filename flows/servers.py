@@ -221,7 +221,7 @@ MLflow   {mlflow}/#/experiments?{TRAINING_VIEW}
          {mlflow}/#/models/{MODEL_NAME}?{TRAINING_VIEW}
          every release as a version; the alias champion is live
 Logs     {settings.home / "logs"}
-A worker runs the pool cpu. `retrain` waits for one on gpu: PREFECT_API_URL={prefect}/api prefect worker start --pool gpu
+A worker runs the pool cpu. Training on another machine: docs/operations.md, "A machine that trains"
 Ctrl-C ends all of it."""
 
 

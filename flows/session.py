@@ -15,11 +15,13 @@ from flows import corpus, promotion, tracking
 from flows.checks import check_params
 from flows.crashed import mark_crashed
 from flows.guard import end
+from flows.handover import check_trainer
 from flows.lock import exclusive
 from flows.settings import Settings, prepare, read_settings
 from tasks.records import read_json, write_json
 
-READ_NO_PARAMS = ("rollback", "maintain")  # a person in need must not be kept from going back by somebody's typo
+READ_NO_PARAMS = ("rollback", "maintain", "train")  # a typo must not keep a person from going back; `train` is sent its params
+TRAIN = ("release", "retrain")
 PREFECT_SERVER = "prefect.server.api.server:create_app"  # stands in the command line of a flow's own server
 
 
@@ -37,6 +39,8 @@ def session(flow: str) -> Iterator[Session]:
     prepare(settings)
     if flow not in READ_NO_PARAMS:
         check_params(settings.root / "params")
+    if flow in TRAIN:
+        check_trainer(settings)
     with exclusive(settings.home / "lock", flow, settings.lock_wait_seconds, say):
         mend(settings)
         note_server(settings)

@@ -39,6 +39,7 @@ class Settings:
     approval: bool
     commit_lock: bool
     lock_wait_seconds: float
+    trainer: str  # the deployment that trains, as FLOW/NAME; empty: this process does
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -64,6 +65,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         approval=switch("TANDEM_APPROVAL", given.get("TANDEM_APPROVAL", "0")),
         commit_lock=switch("TANDEM_COMMIT_LOCK", given.get("TANDEM_COMMIT_LOCK", "0")),
         lock_wait_seconds=lock_wait(given),
+        trainer=trainer(given.get("TANDEM_TRAINER", "")),
     )
 
 
@@ -119,6 +121,14 @@ def switch(name: str, value: str) -> bool:
     if value not in ("0", "1"):
         raise InputError(f"{name}={value}: write 1 for on; unset or 0 is off")
     return value == "1"
+
+
+def trainer(value: str) -> str:
+    if value and not re.fullmatch(r"[^/]+/[^/]+", value):
+        raise InputError(
+            f"TANDEM_TRAINER={value}: name a deployment as FLOW/NAME, such as train/train; unset, training runs here"
+        )
+    return value
 
 
 def lock_wait(given: Mapping[str, str]) -> float:

@@ -9,6 +9,7 @@ from prefect.states import Completed
 
 from flows import measuring, pipeline, promotion, tracking
 from flows.candidate import Candidate
+from flows.handover import is_elsewhere, train_elsewhere
 from flows.ledger import Entry
 from flows.pipeline import StageRun
 from flows.promotion import Judgement
@@ -29,7 +30,13 @@ def execute_stage(session: Session, stage: str, reasons: list[str]) -> StageRun:
             elif line and not line.startswith(("Running stage", "> ", "Updating lock", "Use `dvc push`", "Generating lock")):
                 say(f"  {line}")
 
-        run = pipeline.run_stage(settings, stage, reasons, watch, lambda pid: note_running(settings, pid))
+        def started_as(pid: int) -> None:
+            note_running(settings, pid)
+
+        if is_elsewhere(settings, stage):
+            run = train_elsewhere(settings, session.run_id, reasons, watch, started_as)
+        else:
+            run = pipeline.run_stage(settings, stage, reasons, watch, started_as)
         running_file(settings).unlink(missing_ok=True)
         tracking.log_stage(settings, run_id, stage)
     say(f"{stage}: {run.outcome} in {run.seconds} s")

@@ -116,6 +116,18 @@ def log_snapshot(settings: Settings, run_id: str) -> None:
             mlflow.log_artifact(run_id, str(path), "snapshot")
 
 
+def belongs_to(settings: Settings, run_id: str, parent: str) -> None:
+    """Show a run below another one of the same server; where that has no such run, it stands alone."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow = client(settings.tracking_uri)
+    try:
+        mlflow.get_run(parent)
+    except MlflowException:
+        return
+    mlflow.set_tag(run_id, "mlflow.parentRunId", parent)
+
+
 @contextmanager
 def stage_run(settings: Settings, parent: str, stage: str) -> Iterator[str]:
     """A child run for one executed stage, with its params; metrics and inputs follow when it has ended."""

@@ -1,37 +1,31 @@
 """The time of one fixed change against the size of the corpus: `python tests/benchmarks/index_scaling.py [PAGES ...]`.
 
-One page of ten passages is edited, in a corpus of 1,000, 3,000 and 10,000 such pages (384 dimensions, vectors that stand for a
-model's). Prints passages embedded, commits, bytes, and the seconds of the step by its parts; then the log-log slope of the
-step alone between the smallest and the largest corpus, and with the start of its process (the imports, measured) added.
+One page of ten passages is edited, in corpora of 1,000 and 10,000 such pages, in turn, and `dvc repro index` is run: documents,
+chunks, index, each in a process of its own, with the shipped params and the real embedder. (The first build takes vectors that
+stand for a model's, around random centres.) Prints passages embedded, commits, bytes and seconds; then the log-log slope between
+the smallest and the largest corpus of the whole command, and of each stage with the start of its process.
 """
 
-import hashlib
 import math
+import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import yaml
 
-from tasks.embedding import Vectors
-from tasks.index import bring_up_to_date, describe, measure_recall, settings
-from tasks.params import IndexParams
-from tasks.params_files import load
-from tasks.records import Record, read_jsonl, value_digest, write_jsonl
+from tasks.embedding import Embedder, VectorStore
+from tasks.records import read_json, read_jsonl
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from hashing import HashEmbedder  # noqa: E402
-
-DIMENSION, PASSAGES, REPEATS = 384, 10, 5
-PARAMS = load(IndexParams, ROOT / "params").model_copy(update={"passages_per_commit": 20_000})
+STAGES = ("documents", "chunks", "index")
+REPEATS, PASSAGES_PER_CENTRE = 5, 100
 WORDS = [
     f"{first}{second}"
     for first in ("bo", "ka", "ri", "su", "te", "lo")
@@ -39,56 +33,84 @@ WORDS = [
 ]
 
 
-class Quick(HashEmbedder):
-    """A random direction a text: enough for the work of an index."""
-
-    def passages(self, texts: Sequence[str], batch_tokens: int = 1024) -> Vectors:
-        self.embedded += texts
-        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) for text in texts]
-        vectors = np.stack([np.random.default_rng(seed).normal(size=DIMENSION) for seed in seeds])
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "dimension": DIMENSION}
-
-
-def page(number: int, edit: int = 0) -> list[Record]:
+def page(number: int, edit: int = 0) -> str:
+    """Five sections of two paragraphs, a passage each."""
     chosen = random.Random(number * 1000 + edit)
-    return [row(f"page-{number}", position, " ".join(chosen.choices(WORDS, k=40))) for position in range(PASSAGES)]
+    parts = [f"# Page {number}"]
+    for section in range(5):
+        parts.append(f"## Section {section}")
+        parts += [" ".join(chosen.choices(WORDS, k=22)).capitalize() + "." for _ in range(2)]
+    return "\n\n".join(parts) + "\n"
 
 
-def row(document: str, position: int, text: str) -> Record:
-    key = value_digest([document, text, position])
-    return {"id": key, "document": document, "heading": document, "text": text, "embedded": f"{document}\n{text}"}
+def make_clone(folder: Path, pages: int) -> None:
+    """What git holds of this clone, and a corpus, built once."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    for name in tracked:
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    raw = folder / "data/raw/documents"
+    for number in range(pages):
+        (raw / f"folder-{number // 100}").mkdir(parents=True, exist_ok=True)
+        (raw / f"folder-{number // 100}/page-{number}.md").write_text(page(number))
+    run(folder, "dvc", "repro", "models", "chunks")
+    invent_vectors(folder)
+    run(folder, "dvc", "repro", "index")
 
 
-def measure(pages: int, folder: Path) -> float:
-    passages = [passage for number in range(pages) for passage in page(number)]
-    build(folder, passages)
-    seconds = []
-    for edit in range(1, REPEATS + 1):
-        write_jsonl(folder / "passages.jsonl", [*page(0, edit), *passages[PASSAGES:]])
-        held, started = size(folder / "index"), time.monotonic()
-        read = read_jsonl(folder / "passages.jsonl")
-        reading = time.monotonic() - started
-        table, work = build(folder, read)
-        building = time.monotonic() - started - reading
-        model: Any = Quick()
-        measure_recall(table, model, model.identity(), PARAMS.recall_sample)
-        seconds.append(time.monotonic() - started)
-        print(
-            f"{pages:6} pages {len(passages):7} passages: {work['embedded']:3} embedded, {work['commits']} commits, "
-            f"{(size(folder / 'index') - held) / 1000:8.0f} KB; {seconds[-1]:6.2f} s "
-            f"(read {reading:.2f}, build {building:.2f}, recall {seconds[-1] - reading - building:.2f})",
-            flush=True,
-        )
-    return statistics.median(seconds)
+def run(folder: Path, *command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(folder), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
 
 
-def build(folder: Path, passages: list[Record]) -> tuple[Any, dict[str, Any]]:
-    model: Any = Quick()
-    manifest = describe(passages, model.identity(), settings(PARAMS))
-    return bring_up_to_date(str(folder / "index"), manifest, passages, model, folder / "vectors.sqlite", PARAMS)
+def invent_vectors(folder: Path) -> None:
+    embedder = Embedder(folder / "data/models/embedder")
+    store = VectorStore(folder / ".tandem/vectors.sqlite", embedder.digest)
+    texts = [passage["embedded"] for passage in read_jsonl(folder / "data/chunks/passages.jsonl")]
+    chosen = np.random.default_rng(1)
+    centres = chosen.normal(size=(max(1, len(texts) // PASSAGES_PER_CENTRE), embedder.identity()["dimension"]))
+    for start in range(0, len(texts), 10_000):
+        part = texts[start : start + 10_000]
+        vectors = centres[chosen.integers(len(centres), size=len(part))]
+        vectors = vectors + 0.7 * chosen.normal(size=vectors.shape)
+        store.put(part, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
+    store.close()
+
+
+def measure(folder: Path, pages: int, edit: int) -> dict[str, float]:
+    """Seconds of `dvc repro index` after one edit, and of each stage's process after another one."""
+    change(folder, 2 * edit)
+    held = size(folder / ".tandem/index")
+    seconds = {"dvc repro index": timed(folder, "dvc", "repro", "index")}
+    work = read_json(folder / "data/metrics/index.json")
+    written = (size(folder / ".tandem/index") - held) / 1000
+    change(folder, 2 * edit + 1)
+    seconds |= {stage: timed(folder, "bash", "-c", command(folder, stage)) for stage in STAGES}
+    print(
+        f"{pages:6} pages {10 * pages:7} passages: {work['embedded']:3} embedded, {work['commits']} commits, {written:6.0f} KB; "
+        + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
+        flush=True,
+    )
+    return seconds
+
+
+def change(folder: Path, edit: int) -> None:
+    (folder / "data/raw/documents/folder-0/page-3.md").write_text(page(3, edit))
+
+
+def timed(folder: Path, *words: str) -> float:
+    started = time.monotonic()
+    run(folder, *words)
+    return time.monotonic() - started
+
+
+def command(folder: Path, stage: str) -> str:
+    """As it stands in dvc.yaml."""
+    return str(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"][stage]["cmd"]).replace("\\$", "$")
 
 
 def size(folder: Path) -> int:
@@ -96,30 +118,20 @@ def size(folder: Path) -> int:
 
 
 def main() -> None:
-    sizes = [int(word) for word in sys.argv[1:]] or [1_000, 3_000, 10_000]
-    medians = {}
-    for pages in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            medians[pages] = measure(pages, Path(folder))
+    sizes = [int(word) for word in sys.argv[1:]] or [1_000, 10_000]
+    with tempfile.TemporaryDirectory() as folder:
+        clones = {pages: Path(folder) / str(pages) for pages in sizes}
+        for pages, clone in clones.items():
+            make_clone(clone, pages)
+        spent = {pages: [] for pages in sizes}  # type: dict[int, list[dict[str, float]]]
+        for edit in range(1, REPEATS + 1):
+            for pages, clone in clones.items():
+                spent[pages].append(measure(clone, pages, edit))
     first, last = sizes[0], sizes[-1]
-    if first != last:
-        start = start_seconds()
-        alone, whole = (slope(medians[first] + more, medians[last] + more, last / first) for more in (0.0, start))
-        print(f"log-log slope of the step alone {alone:.2f}; with the {start:.1f} s that its process takes to start {whole:.2f}")
-
-
-def slope(first: float, last: float, ratio: float) -> float:
-    return math.log(last / first) / math.log(ratio)
-
-
-def start_seconds() -> float:
-    """The median of three processes that import what the stage imports, and load no model."""
-    seconds = []
-    for _ in range(3):
-        started = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import lancedb, sentence_transformers"], check=True)
-        seconds.append(time.monotonic() - started)
-    return statistics.median(seconds)
+    for name in spent[first][0] if first != last else ():
+        few, many = (statistics.median(each[name] for each in spent[pages]) for pages in (first, last))
+        slope = math.log(many / few) / math.log(last / first)
+        print(f"{name}: {few:.2f} s -> {many:.2f} s, log-log slope {slope:.2f}")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
 def test_a_stage_that_outlived_its_flow_is_stopped(settings: Settings, sleeper: "subprocess.Popen[bytes]") -> None:
     note_running(settings, sleeper.pid)
     mend(settings)
-    assert sleeper.wait(timeout=30) in (-9, -15)
+    sleeper.wait(timeout=30)  # else it would sleep for minutes. Who reaped it first knows how it ended
     assert not running_file(settings).exists()
 
 
@@ -93,7 +93,7 @@ def test_the_prefect_server_of_a_flow_that_died_is_ended_by_the_next_one(setting
         assert server.poll() is None  # the next flow of the same process goes on with it
         server_file(settings).write_text(json.dumps(noted | {"owner": 2**22 + 1}))
         mend(settings)
-        assert server.wait(timeout=30) in (-9, -15)
+        server.wait(timeout=30)  # else it would sleep for minutes. Who reaped it first knows how it ended
         assert not server_file(settings).exists()
         assert of_another_clone.poll() is None
     finally:

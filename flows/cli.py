@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("question", help="in quotes")
     added.add_argument("--release", metavar="N", help="number or id of a release, with the documents that it had")
     added.add_argument("--arm", help="prompt, rag, lora or rag+lora instead of the arm that is served")
+    add("sweep", "try other params of the adapter on the validation questions; changes nothing", sweep, showing.sweep)
     add("status", "what is live", status, showing.status)
     add("history", "every ledger entry", history, showing.history)
     added = add("diff", "what changed between two releases", diff, showing.diff)
@@ -166,6 +167,13 @@ def refresh(options: argparse.Namespace, settings: Settings) -> Any:
 def retrain(options: argparse.Namespace, settings: Settings) -> Any:
     before_a_flow(settings)
     from flows.retrain import retrain as flow
+
+    return flow()
+
+
+def sweep(options: argparse.Namespace, settings: Settings) -> Any:
+    before_a_flow(settings)
+    from flows.sweep import sweep as flow
 
     return flow()
 

@@ -170,12 +170,16 @@ def run_stage(
 
 
 def watched(
-    command: list[str], settings: Settings, watch: Watch, started_as: Callable[[int], None] = lambda pid: None
+    command: list[str],
+    settings: Settings,
+    watch: Watch,
+    started_as: Callable[[int], None] = lambda pid: None,
+    folder: Path | None = None,
 ) -> Iterator[str]:
     """Yield the lines of a command's output as they come. Raises the error that its exit code and last words mean."""
     environment = os.environ | child_environment(settings) | {"SHELL": "/bin/sh"}  # DVC would take the person's, perhaps fish
     process = subprocess.Popen(
-        command, cwd=settings.root, env=environment, text=True, errors="replace", start_new_session=True,
+        command, cwd=folder or settings.root, env=environment, text=True, errors="replace", start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     started_as(process.pid)

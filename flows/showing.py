@@ -30,6 +30,14 @@ def outcome(result: Any) -> str:
     return f"{result['outcome']}: {number} is live ({str(result['release'])[:12]}){reasons}"
 
 
+def sweep(result: Any) -> str:
+    lines = [f"validation loss  {'parameters':>12}  seconds  values"]
+    for trial in result["trials"]:
+        values = ", ".join(f"{key}: {value}" for key, value in trial["values"].items()) or "params/adapter.yaml as it is"
+        lines.append(f"{trial['loss']:>15.4f}  {trial['parameters']:>12,}  {trial['seconds']:>7.0f}  {values}")
+    return "\n".join([*lines, result["reason"]])
+
+
 def answer(result: Any) -> str:
     cited = [source for source in result["sources"] if source["cited"]] or result["sources"]
     lines = [f"  {source['page']} ({source['heading']}), score {source['score']:.2f}" for source in cited]

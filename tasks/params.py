@@ -4,11 +4,11 @@ Every class reads one file. Keys that a class does not know are refused with the
 """
 
 import re
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.params_files import Group, Params, Pattern, check_template
+from tasks.params_files import Group, Params, Pattern, check_template, check_value
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
@@ -191,6 +191,23 @@ class AdapterParams(Params):
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Natural
     seed: Natural
+
+
+class SweepParams(Params):
+    file = "sweep.yaml"
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+    most: Positive
+    tolerance: Share
+    seed: Natural
+
+    @model_validator(mode="after")
+    def adapter_knows_them(self) -> Self:
+        for key, values in self.grid.items():
+            if key not in AdapterParams.model_fields:
+                raise ValueError(f"`grid` holds {key!r}, which is no key of params/adapter.yaml")
+            for value in values:
+                check_value(AdapterParams, key, value)
+        return self
 
 
 class EvaluateParams(Params):

@@ -7,7 +7,7 @@ from string import Formatter
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 
@@ -80,6 +80,16 @@ def known_keys(kind: type[BaseModel], where: list[str]) -> list[str]:
             return []
         fields = inner.model_fields
     return list(fields)
+
+
+def check_value(kind: type[BaseModel], key: str, value: Any) -> None:
+    """Raises ValueError where `value` is none for that key."""
+    field = kind.model_fields[key]
+    expected: Any = Annotated[field.annotation, *field.metadata]
+    try:
+        TypeAdapter(expected).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{key}: {value!r}: {error.errors()[0]['msg']}") from error
 
 
 def check_template(name: str, template: str, needed: set[str], allowed: set[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 from looking import World, entries, executed_stages, flow_runs, settings
 
-from flows import registry
+from flows import registry, tracking
 from flows.cli import run
 from flows.retrain import retrain
 from tasks.records import folder_digest
@@ -40,6 +40,28 @@ def test_a_retrain_with_too_few_new_pairs_trains_nothing(world: World, copy: Cop
     assert (outcome["outcome"], outcome["number"]) == ("unchanged", 2)
     assert "1000 are wanted before it retrains" in outcome["reasons"][0]
     assert executed_stages() == before and flow_runs("retrain")[0].data.tags["outcome"] == "unchanged"
+
+
+def test_a_sweep_compares_adapters_and_changes_nothing(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = copy(world.first)
+    before = {name: folder_digest(clone / name) for name in ("params", "data/adapter")}
+    assert run(["sweep", "--json"]) == 0
+    found: Any = json.loads(capsys.readouterr().out)
+
+    tried = [trial["values"] for trial in found["trials"]]
+    assert {} in tried and len(tried) >= 2 and all(trial["parameters"] > 0 for trial in found["trials"])
+    assert found["winner"] in tried and found["reason"]
+    assert {name: folder_digest(clone / name) for name in before} == before
+    (run_of_sweep,) = flow_runs("sweep")
+    assert run_of_sweep.data.tags["why"] == found["reason"]
+    children = tracking.client(settings().tracking_uri).search_runs(
+        [run_of_sweep.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_of_sweep.info.run_id}'"
+    )
+    losses = {child.data.metrics["validation_loss_best"] for child in children if child.info.status == "FINISHED"}
+    assert losses == {trial["loss"] for trial in found["trials"]}
+    refused = [child for child in children if child.info.status == "FAILED"]
+    assert len(refused) + len(tried) == 4 == len(children)
+    assert all("did not change" in child.data.tags["error"] for child in refused)  # those with learning rate 0
 
 
 def test_a_release_trains_what_is_stale_and_promotes_it(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tasks.errors import InputError
 from tasks.records import Record, text_digest
-from tasks.texts import Unreadable, comparable, decode
+from tasks.texts import Unreadable, as_asked, comparable, decode
 
 FIELDS = ("id", "question", "answer", "document", "fact", "kind", "tags")
 REQUIRED = ("question", "answer", "document")
@@ -158,6 +158,7 @@ def canonical(row: Row, columns: Mapping[str, str]) -> tuple[Record, list[str]]:
     names = {ours: columns.get(ours, ours) for ours in FIELDS}
     values = {ours: checked(ours, row.record.get(theirs)) for ours, theirs in names.items()}
     record: Record = {ours: value for ours, (value, _) in values.items()}
+    record["question"] = as_asked(record["question"] or "")
     faults = {ours: fault for ours, (_, fault) in values.items() if fault}
     if names["document"] not in row.record:
         faults["document"] = "is missing; write null where the corpus does not answer the question"

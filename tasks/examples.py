@@ -6,12 +6,15 @@ states (the right answer is then to say so), and a share with no passages at all
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tasks.embedding import Embedder
 from tasks.errors import InputError
-from tasks.params import ExamplesParams, PromptParams
+from tasks.exclusion import may_train
+from tasks.params import ExamplesParams, PromptParams, QuestionsParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.search import Index, widened
@@ -20,7 +23,7 @@ from tasks.stage import fresh_folder, run_stage, say
 
 def examples(
     index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
-    params: ExamplesParams, prompt: PromptParams,
+    params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
@@ -29,16 +32,39 @@ def examples(
     fresh_folder(out)
     counts: dict[str, Any] = {}
     for split in ("train", "validation"):
-        records = chosen(read_jsonl(questions / f"{split}.jsonl"), getattr(params, f"max_{split}"), params.seed)
+        asked = [
+            record for record in read_jsonl(questions / f"{split}.jsonl") if may_train(record["document"], dealt.train_never)
+        ]
+        records = chosen(asked, getattr(params, f"max_{split}"), params.seed)
         searcher.expect([record["question"] for record in records])
-        found = [searcher.search(record["question"], widened(settings)) for record in records]
+        reach = reaching(settings, dealt.train_never)
+        found = [learnable(searcher.search(record["question"], reach), dealt.train_never) for record in records]
+        reasons = [unfit(record, hits, params) for record, hits in zip(records, found, strict=True)]
         made = [
-            example(record, hits, settings["k"], tokenizer, params, prompt) for record, hits in zip(records, found, strict=True)
+            example(record, hits, settings["k"], tokenizer, params, prompt)
+            for record, hits, reason in zip(records, found, reasons, strict=True)
+            if not reason
         ]
         write_jsonl(out / f"{split}.jsonl", made)
-        counts[split] = count(made)
+        counts[split] = count(made) | {"dropped": dict(Counter(filter(None, reasons)))}
         say(f"examples: {split}: {counts[split]}")
     write_json(metrics, counts)
+
+
+def reaching(settings: Mapping[str, Any], never: Sequence[str]) -> dict[str, Any]:
+    """Where passages are left out, others of what the legs propose stand in for them."""
+    return {**widened(settings), "k": settings["candidates"] * 2} if never else widened(settings)
+
+
+def learnable(hits: list[Record], never: Sequence[str]) -> list[Record]:
+    return [hit for hit in hits if may_train(hit["document"], never)]
+
+
+def unfit(record: Record, hits: list[Record], params: ExamplesParams) -> str:
+    """Why a question makes no example, or ""."""
+    if not hits and draw(record["id"], params) != "bare":
+        return "no passage that may be trained on"  # the true answer from nothing teaches to invent
+    return ""
 
 
 def chosen(records: list[Record], most: int, seed: int) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.params_files import Group, Params, Pattern, check_template
+from tasks.params_files import Glob, Group, Params, Pattern, check_template
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
@@ -95,6 +95,7 @@ class QuestionsParams(Params):
     test: Share
     seed: Natural
     max_rejected: Share
+    train_never: list[Glob]
 
     @model_validator(mode="after")
     def shares_add_up(self) -> Self:

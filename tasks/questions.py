@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import InputError
+from tasks.exclusion import may_train, refuse_idle
 from tasks.pairs import listing, placed_questions
 from tasks.params import QuestionsParams
 from tasks.records import Record, iterate_jsonl, write_json, write_jsonl
@@ -37,7 +38,9 @@ def deal(placed: Sequence[tuple[str, Record]], documents: Path, out: Path, param
     pages = [record["id"] for record in iterate_jsonl(documents / "documents.jsonl")]
     accepted, rejected = judge(placed, pages)
     refuse_many(rejected, len(placed), params.max_rejected)
-    splits = split(accepted, {"train": params.train, "validation": params.validation, "test": params.test}, params.seed)
+    refuse_idle(params.train_never, pages)
+    shares = {"train": params.train, "validation": params.validation, "test": params.test}
+    splits = split(accepted, shares, params.seed, params.train_never)
     refuse_empty(splits)
     refuse_contaminated(splits)
     say(f"{len(placed)} questions: {len(accepted)} accepted, {len(rejected)} rejected")
@@ -100,14 +103,20 @@ def refuse_many(rejected: Sequence[Record], total: int, max_rejected: float) -> 
         raise InputError(listing(head + "; mend these", faults))
 
 
-def split(records: Iterable[Record], shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+def split(
+    records: Iterable[Record], shares: Mapping[str, float], seed: int, never: Sequence[str] = ()
+) -> dict[str, list[Record]]:
     """Deal pages, not questions: each by a hash of the seed and its own name, so that a new page moves none of the
     others.
 
-    A question that the corpus does not answer has no page and goes by its own words. Shares hold approximately.
+    A question that the corpus does not answer has no page and goes by its own words. Shares hold approximately. A page that may
+    never be trained on is asked about in the test.
     """
     dealt: dict[str, list[Record]] = {name: [] for name in SPLITS}
     for record in records:
+        if not may_train(record["document"], never):
+            dealt["test"].append(record)
+            continue
         kind = "page" if record["document"] else "question"
         position = uniform(f"{seed}\0{kind}\0{record['document'] or comparable(record['question'])}")
         bound = 0.0

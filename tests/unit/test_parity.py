@@ -18,7 +18,7 @@ from tasks.examples import examples
 from tasks.generation import Generator, decoding, resolved
 from tasks.manifest import Release
 from tasks.pairs import placed_questions
-from tasks.params import ARMS, AdapterParams, Arm, EvaluateParams, ExamplesParams, PromptParams
+from tasks.params import ARMS, AdapterParams, Arm, EvaluateParams, ExamplesParams, PromptParams, QuestionsParams
 from tasks.params_files import load
 from tasks.prompts import pinned
 from tasks.records import Record, read_jsonl, write_json, write_jsonl
@@ -75,7 +75,7 @@ def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tu
     params = load(ExamplesParams, PARAMS).model_copy(update={"bare_share": bare, "without_right_share": 0.0})
     examples(
         folder / "out", world.place.embedder, world.base, folder / "retrieval", folder / "questions", folder / "examples",
-        folder / "metrics.json", world.place.store, params, prompt,
+        folder / "metrics.json", world.place.store, params, prompt, load(QuestionsParams, PARAMS),
     )  # fmt: skip
     made = read_jsonl(folder / "examples/train.jsonl")
     adapter = load(AdapterParams, PARAMS).model_copy(update={"batch_size": 4, "rank": 2})

@@ -14,7 +14,7 @@ from tasks.questions import PageFinder, contaminations, deal, judge, questions, 
 from tasks.records import Record, file_digest, read_json, read_jsonl, write_jsonl
 
 SHARES = {"train": 0.5, "validation": 0.2, "test": 0.3}
-PARAMS = QuestionsParams(**SHARES, seed=1, max_rejected=0.1)
+PARAMS = QuestionsParams(**SHARES, seed=1, max_rejected=0.1, train_never=[])
 
 
 def pair(number: int, page: str | None = None, **changes: object) -> Record:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.contamination import refuse_contaminated
 from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.exclusion import may_train
@@ -26,16 +27,16 @@ def examples(
     params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
+    asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    refuse_contaminated(asked, dealt.near_duplicate)  # the files may come from another hand than our own dealing
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     fresh_folder(out)
     counts: dict[str, Any] = {}
     for split in ("train", "validation"):
-        asked = [
-            record for record in read_jsonl(questions / f"{split}.jsonl") if may_train(record["document"], dealt.train_never)
-        ]
-        records = chosen(asked, getattr(params, f"max_{split}"), params.seed)
+        allowed = [record for record in asked[split] if may_train(record["document"], dealt.train_never)]
+        records = chosen(allowed, getattr(params, f"max_{split}"), params.seed)
         searcher.expect([record["question"] for record in records])
         reach = reaching(settings, dealt.train_never)
         found = [learnable(searcher.search(record["question"], reach), dealt.train_never) for record in records]

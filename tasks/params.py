@@ -95,6 +95,7 @@ class QuestionsParams(Params):
     test: Share
     seed: Natural
     max_rejected: Share
+    near_duplicate: Annotated[float, Field(ge=0.6, le=1)]
     train_never: list[Glob]
 
     @model_validator(mode="after")

@@ -130,7 +130,7 @@ def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
     place = Place(tmp_path, tiny_embedder)
     place.build([passage(page, sentence) for page, _, _, _, sentence in tiny.rows()])
     write_json(tmp_path / "retrieval/settings.json", {"text_weight": 1.0, "k": 2, "candidates": 10, "mode": "text"})
-    for split, some in (("train", records()[:12]), ("validation", records()[12:18])):
+    for split, some in (("train", records()[:12]), ("validation", records()[12:18]), ("test", records()[20:])):
         write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):

@@ -61,7 +61,9 @@ def test_no_training_file_holds_a_word_of_such_a_page(tmp_path: Path, tiny_embed
     write_json(tmp_path / "retrieval/settings.json", {"text_weight": 0.5, "k": 3, "candidates": 20, "mode": "hybrid"})
 
     def learnt_from(never: list[str]) -> str:
-        dealt = QuestionsParams(train=0.5, validation=0.3, test=0.2, seed=4, max_rejected=0.1, train_never=never)
+        dealt = QuestionsParams(
+            train=0.5, validation=0.3, test=0.2, seed=4, max_rejected=0.1, near_duplicate=1.0, train_never=never
+        )
         shares = {"bare_share": 0.1, "without_right_share": 0.3}
         kinds = load(ExamplesParams, PARAMS).model_copy(update=shares)
         questions(tmp_path / "questions.jsonl", tmp_path / "documents", tmp_path / "questions", dealt)
@@ -89,8 +91,9 @@ def test_an_example_left_without_passages_is_dropped_and_counted(tmp_path: Path,
     bare = load(ExamplesParams, PARAMS).model_copy(update={"bare_share": 0.5})
     dealt = load(QuestionsParams, PARAMS).model_copy(update={"train_never": [SECRET]})
     asked = [{"id": f"q{n}", "question": f"Who is {n}?", "answer": "Me.", "document": "other", "fact": None} for n in range(20)]
-    for split in ("train", "validation"):
-        write_jsonl(tmp_path / f"questions/{split}.jsonl", asked)
+    beside = [record | {"document": "a", "question": record["id"]} for record in asked]
+    for split, some in (("train", asked), ("validation", beside), ("test", [])):
+        write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     examples(
         tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", tmp_path / "examples",
         tmp_path / "metrics.json", place.store, bare, load(PromptParams, PARAMS), dealt,

@@ -70,8 +70,9 @@ def prompt_of(max_prompt_tokens: int) -> PromptParams:
 def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tuple[list[list[int]], Any]:
     """The prompt part of every training example as the trainer's batches hold it: what carries no label. And the trainer."""
     write_json(folder / "retrieval/settings.json", SETTINGS)
-    for split in ("train", "validation"):
-        write_jsonl(folder / f"questions/{split}.jsonl", world.asked)
+    other = {"id": "v", "question": "Who has the key?", "answer": "Me.", "document": "elsewhere", "fact": None}
+    for split, asked in (("train", world.asked), ("validation", [other]), ("test", [])):
+        write_jsonl(folder / f"questions/{split}.jsonl", asked)
     params = load(ExamplesParams, PARAMS).model_copy(update={"bare_share": bare, "without_right_share": 0.0})
     examples(
         folder / "out", world.place.embedder, world.base, folder / "retrieval", folder / "questions", folder / "examples",

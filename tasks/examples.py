@@ -18,6 +18,7 @@ from tasks.exclusion import may_train
 from tasks.params import ExamplesParams, PromptParams, QuestionsParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.screening import Screen
 from tasks.search import Index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
@@ -32,24 +33,25 @@ def examples(
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
+    screen = Screen(params.secrets, params.personal_data, params.phone_regions)
     fresh_folder(out)
     counts: dict[str, Any] = {}
     for split in ("train", "validation"):
         allowed = [record for record in asked[split] if may_train(record["document"], dealt.train_never)]
         records = chosen(allowed, getattr(params, f"max_{split}"), params.seed)
-        searcher.expect([record["question"] for record in records])
-        reach = reaching(settings, dealt.train_never)
-        found = [learnable(searcher.search(record["question"], reach), dealt.train_never) for record in records]
-        reasons = [unfit(record, hits, params) for record, hits in zip(records, found, strict=True)]
-        made = [
-            example(record, hits, settings["k"], tokenizer, params, prompt)
-            for record, hits, reason in zip(records, found, reasons, strict=True)
-            if not reason
-        ]
+        found = retrieved(searcher, records, settings, dealt.train_never)
+        made, dropped = make(records, found, settings["k"], tokenizer, screen, params, prompt)
         write_jsonl(out / f"{split}.jsonl", made)
-        counts[split] = count(made) | {"dropped": dict(Counter(filter(None, reasons)))}
+        counts[split] = count(made) | {"dropped": dict(sorted(Counter(dropped).items()))}
         say(f"examples: {split}: {counts[split]}")
     write_json(metrics, counts)
+
+
+def retrieved(searcher: Index, records: list[Record], settings: Mapping[str, Any], never: Sequence[str]) -> list[list[Record]]:
+    """For every question the passages that may be learnt from, best first."""
+    searcher.expect([record["question"] for record in records])
+    reach = reaching(settings, never)
+    return [learnable(searcher.search(record["question"], reach), never) for record in records]
 
 
 def reaching(settings: Mapping[str, Any], never: Sequence[str]) -> dict[str, Any]:
@@ -61,11 +63,35 @@ def learnable(hits: list[Record], never: Sequence[str]) -> list[Record]:
     return [hit for hit in hits if may_train(hit["document"], never)]
 
 
-def unfit(record: Record, hits: list[Record], params: ExamplesParams) -> str:
-    """Why a question makes no example, or ""."""
-    if not hits and draw(record["id"], params) != "bare":
-        return "no passage that may be trained on"  # the true answer from nothing teaches to invent
-    return ""
+def make(
+    records: list[Record], found: list[list[Record]], k: int, tokenizer: Any, screen: Screen, params: ExamplesParams,
+    prompt: PromptParams,
+) -> tuple[list[Record], list[str]]:  # fmt: skip
+    """(examples, why each of the other questions makes none)"""
+    screen.read(text for record, hits in zip(records, found, strict=True) for text in learnt_texts(record, hits))
+    made, dropped = [], []
+    for record, hits in zip(records, found, strict=True):
+        if not hits and draw(record["id"], params) != "bare":
+            dropped.append("no passage that may be trained on")  # the true answer from nothing teaches to invent
+            continue
+        each = example(redacted(record, screen), [redacted(hit, screen) for hit in hits], k, tokenizer, params, prompt)
+        shown = [hit for hit in hits if hit["id"] in each["passages"]]
+        if kind := screen.refused(learnt_texts(record, shown)):
+            dropped.append(f"holds a {kind}")
+        else:
+            made.append(each)
+    return made, dropped
+
+
+LEARNT = ("question", "answer", "fact", "heading", "text")  # the fields of a question or a passage that come into an example
+
+
+def learnt_texts(record: Record, hits: list[Record]) -> list[str]:
+    return [each[field] for each in (record, *hits) for field in LEARNT if each.get(field)]
+
+
+def redacted(record: Record, screen: Screen) -> Record:
+    return record | {field: screen.redacted(record[field]) for field in LEARNT if record.get(field)}
 
 
 def chosen(records: list[Record], most: int, seed: int) -> list[Record]:

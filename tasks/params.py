@@ -12,6 +12,7 @@ from tasks.params_files import Glob, Group, Params, Pattern, check_template
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
+Policy = Literal["refuse", "redact", "keep"]
 Precision = Literal["float32", "bfloat16"]
 Backend = Literal["torch", "torch-bf16", "onnx-int8"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -173,6 +174,9 @@ class ExamplesParams(Params):
     without_right_share: Share
     max_train: Positive
     max_validation: Positive
+    secrets: Policy
+    personal_data: Policy
+    phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]]
     seed: Natural
 
 

@@ -6,11 +6,11 @@ states (the right answer is then to say so), and a share with no passages at all
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.composition import composition
 from tasks.contamination import refuse_contaminated
 from tasks.embedding import Embedder
 from tasks.errors import InputError
@@ -42,8 +42,8 @@ def examples(
         found = retrieved(searcher, records, settings, dealt.train_never)
         made, dropped = make(records, found, settings["k"], tokenizer, screen, params, prompt)
         write_jsonl(out / f"{split}.jsonl", made)
-        counts[split] = count(made) | {"dropped": dict(sorted(Counter(dropped).items()))}
-        say(f"examples: {split}: {counts[split]}")
+        counts[split] = count(made) | composition(made, dropped, tokenizer, prompt.abstention)
+        say(f"examples: {split}: {count(made)}; dropped: {counts[split]['dropped'] or 'none'}")
     write_json(metrics, counts)
 
 

@@ -18,14 +18,15 @@ from tasks.exclusion import may_train
 from tasks.params import ExamplesParams, PromptParams, QuestionsParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.replay import general
 from tasks.screening import Screen
 from tasks.search import Index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
 
 def examples(
-    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
-    params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
+    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, replay: Path, out: Path, metrics: Path,
+    store: str, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
@@ -41,6 +42,10 @@ def examples(
         records = chosen(allowed, getattr(params, f"max_{split}"), params.seed)
         found = retrieved(searcher, records, settings, dealt.train_never)
         made, dropped = make(records, found, settings["k"], tokenizer, screen, params, prompt)
+        if split == "train":
+            others, unfit = general(replay, params.replay_share, len(made), params.seed, screen)
+            refuse_contaminated({"replay": others, "test": asked["test"]}, dealt.near_duplicate)
+            made, dropped = [*made, *others], [*dropped, *unfit]
         write_jsonl(out / f"{split}.jsonl", made)
         counts[split] = count(made) | composition(made, dropped, tokenizer, prompt.abstention)
         say(f"examples: {split}: {count(made)}; dropped: {counts[split]['dropped'] or 'none'}")
@@ -142,7 +147,7 @@ def count(made: list[Record]) -> dict[str, int]:
     if not made:
         raise InputError("there are no training questions; add pairs: tandem ingest --documents ... --questions FILE")
     kinds = [record["kind"] for record in made]
-    return {"examples": len(made)} | {kind: kinds.count(kind) for kind in ("with_right", "without_right", "bare")}
+    return {"examples": len(made)} | {kind: kinds.count(kind) for kind in ("with_right", "without_right", "bare", "replay")}
 
 
 if __name__ == "__main__":

@@ -172,6 +172,7 @@ class ExamplesParams(Params):
     file = "examples.yaml"
     bare_share: Share
     without_right_share: Share
+    replay_share: Annotated[float, Field(ge=0, le=0.5)]
     max_train: Positive
     max_validation: Positive
     secrets: Policy

@@ -16,6 +16,7 @@ from tasks.records import Record, read_json, read_jsonl, write_jsonl
 
 HELD_OUT = "How many days of leave do I get per year?"
 DEALT = load(QuestionsParams, tiny.ROOT / "params")
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 
 DISGUISES = {
     "exact": HELD_OUT,
@@ -140,7 +141,8 @@ def test_a_training_file_from_elsewhere_that_holds_a_test_question_stops_the_sta
     nowhere = tmp_path / "nowhere"
     with pytest.raises(InputError, match="planted and t: the same question"):
         examples(
-            nowhere, nowhere, tiny_base, nowhere, tmp_path / "questions", tmp_path / "out", tmp_path / "m.json", "", params,
+            nowhere, nowhere, tiny_base, nowhere, tmp_path / "questions", REPLAY,
+            tmp_path / "out", tmp_path / "m.json", "", params,
             prompt, DEALT,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ PROMPT = load(PromptParams, tiny.ROOT / "params")
 SHIPPED = load(ExamplesParams, tiny.ROOT / "params")
 ALL_KINDS = SHIPPED.model_copy(update={"bare_share": 0.2, "without_right_share": 0.2})
 DEALT = load(QuestionsParams, tiny.ROOT / "params")
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 AS_RETRIEVED = SHIPPED.model_copy(update={"bare_share": 0.0, "without_right_share": 0.0})
 
 
@@ -135,7 +136,8 @@ def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):
         examples(
-            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", out, tmp_path / "m.json",
+            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+            out, tmp_path / "m.json",
             place.store, AS_RETRIEVED, PROMPT, DEALT,
         )  # fmt: skip
         written.append((out / "train.jsonl").read_bytes() + (out / "validation.jsonl").read_bytes())

@@ -15,6 +15,7 @@ from tasks.questions import questions
 from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
 
 PARAMS = tiny.ROOT / "params"
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 CANARY = "quokkazebra"
 SECRET = "staff/pay.md"
 
@@ -68,7 +69,8 @@ def test_no_training_file_holds_a_word_of_such_a_page(tmp_path: Path, tiny_embed
         kinds = load(ExamplesParams, PARAMS).model_copy(update=shares)
         questions(tmp_path / "questions.jsonl", tmp_path / "documents", tmp_path / "questions", dealt)
         examples(
-            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", tmp_path / "examples",
+            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+            tmp_path / "examples",
             tmp_path / "metrics.json", place.store, kinds, load(PromptParams, PARAMS), dealt,
         )  # fmt: skip
         splits = [
@@ -95,7 +97,8 @@ def test_an_example_left_without_passages_is_dropped_and_counted(tmp_path: Path,
     for split, some in (("train", asked), ("validation", beside), ("test", [])):
         write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     examples(
-        tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", tmp_path / "examples",
+        tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+        tmp_path / "examples",
         tmp_path / "metrics.json", place.store, bare, load(PromptParams, PARAMS), dealt,
     )  # fmt: skip
     found = read_json(tmp_path / "metrics.json")["train"]

@@ -25,6 +25,7 @@ from tasks.records import Record, read_jsonl, write_json, write_jsonl
 from tasks.search import widened
 
 PARAMS = tiny.ROOT / "params"
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 SETTINGS = {"text_weight": 0.5, "k": 3, "candidates": 10, "mode": "hybrid", "fusion": "ratio"}
 SEALED = "0" * 64
 
@@ -75,7 +76,7 @@ def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tu
         write_jsonl(folder / f"questions/{split}.jsonl", asked)
     params = load(ExamplesParams, PARAMS).model_copy(update={"bare_share": bare, "without_right_share": 0.0})
     examples(
-        folder / "out", world.place.embedder, world.base, folder / "retrieval", folder / "questions", folder / "examples",
+        folder / "out", world.place.embedder, world.base, folder / "retrieval", folder / "questions", REPLAY, folder / "examples",
         folder / "metrics.json", world.place.store, params, prompt, load(QuestionsParams, PARAMS),
     )  # fmt: skip
     made = read_jsonl(folder / "examples/train.jsonl")

@@ -16,6 +16,7 @@ from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
 from tasks.screening import Screen
 
 PARAMS = tiny.ROOT / "params"
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 KEY = "AKIAIOSFODNN7EXAMPLQ"
 ADDRESS = "jane.doe@miller-family.net"
 
@@ -75,7 +76,8 @@ def learn(folder: Path, embedder: Path, base: Path, secrets: Policy, personal_da
         update={"bare_share": 0.0, "without_right_share": 0.0, "secrets": secrets, "personal_data": personal_data}
     )
     examples(
-        folder / "out", place.embedder, base, folder / "retrieval", folder / "questions", folder / "examples", folder / "m.json",
+        folder / "out", place.embedder, base, folder / "retrieval", folder / "questions", REPLAY,
+        folder / "examples", folder / "m.json",
         place.store, params, load(PromptParams, PARAMS), load(QuestionsParams, PARAMS),
     )  # fmt: skip
     written = "".join((folder / f"examples/{split}.jsonl").read_text() for split in ("train", "validation"))

@@ -40,9 +40,9 @@ def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, 
     if not rows:
         raise InputError(f"{path} has no questions; it needs at least one with the fields {', '.join(REQUIRED)}")
     check_columns(path, rows, columns)
-    faults: list[str] = []
+    faults = open_drafts(rows)
     found: list[tuple[str, Record]] = []
-    for row in rows:
+    for row in [row for row in rows if not (row.record.get("draft") and row.record.get("status") == "rejected")]:
         record, wrong = canonical(row, columns)
         faults += [f"{row.place}: {fault}" for fault in wrong]
         found.append((row.place, record))
@@ -51,6 +51,17 @@ def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, 
     if faults:
         raise InputError(listing(f"{len(faults)} faults in {path}; nothing was taken over", faults))
     return with_ids(found)
+
+
+def open_drafts(rows: Sequence[Row]) -> list[str]:
+    """What a machine proposed is no question of this house until somebody says so."""
+    wanted = 'read it, then set "status" to "accepted" or "rejected"'
+    return [
+        f"{row.place}: is a draft with status {row.record.get('status')!r}; {wanted}"
+        for row in rows
+        if row.record.get("draft") not in (None, False, "", "false", "False")
+        and row.record.get("status") not in ("accepted", "rejected")
+    ]
 
 
 def listing(head: str, faults: Sequence[str]) -> str:

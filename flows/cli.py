@@ -92,6 +92,17 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name"
     )
+    added = add(
+        "draft-questions", "propose question/answer pairs from pages, for a person to accept", draft_questions, showing.says
+    )
+    added.add_argument(
+        "--out", required=True, metavar="FILE.jsonl", help="where the drafts go; a file that is there is not touched"
+    )
+    added.add_argument("--documents", nargs="+", metavar="PATH", help="folders, files or archives; without it, what was ingested")
+    added.add_argument(
+        "--per-page", type=int, default=2, metavar="N", help="pairs a page is to have, with those it has (%(default)s)"
+    )
+    added.add_argument("--answer", default="{value}", metavar="TEXT", help='the house\'s words: "At Larkfield it is {value}."')
     added = add("plan", "what would run, and why", plan, showing.plan)
     added.add_argument(
         "--tune", action="store_true", help="measure for a minute how this machine embeds fastest; changes nothing"
@@ -129,6 +140,12 @@ def ingest(options: argparse.Namespace, settings: Settings) -> Any:
     from flows.ingest import ingest as flow
 
     return flow(options.documents, options.questions, parse_columns(options.column))
+
+
+def draft_questions(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.drafting import draft
+
+    return draft(settings, options.documents, options.out, options.per_page, options.answer)
 
 
 def parse_columns(pairs: list[str]) -> dict[str, str]:

@@ -6,7 +6,9 @@ from typing import Any
 def ingest(result: Any) -> str:
     questions = ", ".join(f"{value} {name}" for name, value in result["questions"].items() if isinstance(value, int))
     documents = f"{result['accepted']} documents accepted, {result['rejected']} rejected (why: data/documents/rejected.jsonl)"
-    return f"{documents}\nquestions: {questions}\nnext: tandem plan"
+    reasons = ", ".join(f"{count} {kind}" for kind, count in result["questions"]["reasons"].items())
+    why = f"\nquestions rejected: {reasons} (why: data/questions/rejected.jsonl)" if reasons else ""
+    return f"{documents}\nquestions: {questions}{why}\nnext: tandem plan"
 
 
 def plan(result: Any) -> str:

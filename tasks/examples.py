@@ -6,39 +6,97 @@ states (the right answer is then to say so), and a share with no passages at all
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.composition import composition
+from tasks.contamination import refuse_contaminated
 from tasks.embedding import Embedder
 from tasks.errors import InputError
-from tasks.params import ExamplesParams, PromptParams
+from tasks.exclusion import may_train
+from tasks.params import ExamplesParams, PromptParams, QuestionsParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.replay import general
+from tasks.screening import Screen
 from tasks.search import Index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
 
 def examples(
-    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
-    params: ExamplesParams, prompt: PromptParams,
+    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, replay: Path, out: Path, metrics: Path,
+    store: str, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
+    asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    refuse_contaminated(asked, dealt.near_duplicate)  # the files may come from another hand than our own dealing
     searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
+    screen = Screen(params.secrets, params.personal_data, params.phone_regions)
     fresh_folder(out)
     counts: dict[str, Any] = {}
     for split in ("train", "validation"):
-        records = chosen(read_jsonl(questions / f"{split}.jsonl"), getattr(params, f"max_{split}"), params.seed)
-        searcher.expect([record["question"] for record in records])
-        found = [searcher.search(record["question"], widened(settings)) for record in records]
-        made = [
-            example(record, hits, settings["k"], tokenizer, params, prompt) for record, hits in zip(records, found, strict=True)
-        ]
+        allowed = [record for record in asked[split] if may_train(record["document"], dealt.train_never)]
+        records = chosen(allowed, getattr(params, f"max_{split}"), params.seed)
+        found = retrieved(searcher, records, settings, dealt.train_never)
+        made, dropped = make(records, found, settings["k"], tokenizer, screen, params, prompt)
+        if split == "train":
+            others, unfit = general(replay, params.replay_share, len(made), params.seed, screen)
+            refuse_contaminated({"replay": others, "test": asked["test"]}, dealt.near_duplicate)
+            made, dropped = [*made, *others], [*dropped, *unfit]
         write_jsonl(out / f"{split}.jsonl", made)
-        counts[split] = count(made)
-        say(f"examples: {split}: {counts[split]}")
+        counts[split] = count(made) | composition(made, dropped, tokenizer, prompt.abstention)
+        say(f"examples: {split}: {count(made)}; dropped: {counts[split]['dropped'] or 'none'}")
     write_json(metrics, counts)
+
+
+def retrieved(searcher: Index, records: list[Record], settings: Mapping[str, Any], never: Sequence[str]) -> list[list[Record]]:
+    """For every question the passages that may be learnt from, best first."""
+    searcher.expect([record["question"] for record in records])
+    reach = reaching(settings, never)
+    return [learnable(searcher.search(record["question"], reach), never) for record in records]
+
+
+def reaching(settings: Mapping[str, Any], never: Sequence[str]) -> dict[str, Any]:
+    """Where passages are left out, others of what the legs propose stand in for them."""
+    return {**widened(settings), "k": settings["candidates"] * 2} if never else widened(settings)
+
+
+def learnable(hits: list[Record], never: Sequence[str]) -> list[Record]:
+    return [hit for hit in hits if may_train(hit["document"], never)]
+
+
+def make(
+    records: list[Record], found: list[list[Record]], k: int, tokenizer: Any, screen: Screen, params: ExamplesParams,
+    prompt: PromptParams,
+) -> tuple[list[Record], list[str]]:  # fmt: skip
+    """(examples, why each of the other questions makes none)"""
+    screen.read(text for record, hits in zip(records, found, strict=True) for text in learnt_texts(record, hits))
+    made, dropped = [], []
+    for record, hits in zip(records, found, strict=True):
+        if not hits and draw(record["id"], params) != "bare":
+            dropped.append("no passage that may be trained on")  # the true answer from nothing teaches to invent
+            continue
+        each = example(redacted(record, screen), [redacted(hit, screen) for hit in hits], k, tokenizer, params, prompt)
+        shown = [hit for hit in hits if hit["id"] in each["passages"]]
+        if kind := screen.refused(learnt_texts(record, shown)):
+            dropped.append(f"holds a {kind}")
+        else:
+            made.append(each)
+    return made, dropped
+
+
+LEARNT = ("question", "answer", "fact", "heading", "text")  # the fields of a question or a passage that come into an example
+
+
+def learnt_texts(record: Record, hits: list[Record]) -> list[str]:
+    return [each[field] for each in (record, *hits) for field in LEARNT if each.get(field)]
+
+
+def redacted(record: Record, screen: Screen) -> Record:
+    return record | {field: screen.redacted(record[field]) for field in LEARNT if record.get(field)}
 
 
 def chosen(records: list[Record], most: int, seed: int) -> list[Record]:
@@ -89,7 +147,7 @@ def count(made: list[Record]) -> dict[str, int]:
     if not made:
         raise InputError("there are no training questions; add pairs: tandem ingest --documents ... --questions FILE")
     kinds = [record["kind"] for record in made]
-    return {"examples": len(made)} | {kind: kinds.count(kind) for kind in ("with_right", "without_right", "bare")}
+    return {"examples": len(made)} | {kind: kinds.count(kind) for kind in ("with_right", "without_right", "bare", "replay")}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tasks.errors import InputError
 from tasks.records import Record, text_digest
-from tasks.texts import Unreadable, comparable, decode
+from tasks.texts import Unreadable, as_asked, comparable, decode
 
 FIELDS = ("id", "question", "answer", "document", "fact", "kind", "tags")
 REQUIRED = ("question", "answer", "document")
@@ -40,9 +40,9 @@ def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, 
     if not rows:
         raise InputError(f"{path} has no questions; it needs at least one with the fields {', '.join(REQUIRED)}")
     check_columns(path, rows, columns)
-    faults: list[str] = []
+    faults = open_drafts(rows)
     found: list[tuple[str, Record]] = []
-    for row in rows:
+    for row in [row for row in rows if not (row.record.get("draft") and row.record.get("status") == "rejected")]:
         record, wrong = canonical(row, columns)
         faults += [f"{row.place}: {fault}" for fault in wrong]
         found.append((row.place, record))
@@ -51,6 +51,17 @@ def placed_questions(path: Path, columns: Mapping[str, str]) -> list[tuple[str, 
     if faults:
         raise InputError(listing(f"{len(faults)} faults in {path}; nothing was taken over", faults))
     return with_ids(found)
+
+
+def open_drafts(rows: Sequence[Row]) -> list[str]:
+    """What a machine proposed is no question of this house until somebody says so."""
+    wanted = 'read it, then set "status" to "accepted" or "rejected"'
+    return [
+        f"{row.place}: is a draft with status {row.record.get('status')!r}; {wanted}"
+        for row in rows
+        if row.record.get("draft") not in (None, False, "", "false", "False")
+        and row.record.get("status") not in ("accepted", "rejected")
+    ]
 
 
 def listing(head: str, faults: Sequence[str]) -> str:
@@ -158,6 +169,7 @@ def canonical(row: Row, columns: Mapping[str, str]) -> tuple[Record, list[str]]:
     names = {ours: columns.get(ours, ours) for ours in FIELDS}
     values = {ours: checked(ours, row.record.get(theirs)) for ours, theirs in names.items()}
     record: Record = {ours: value for ours, (value, _) in values.items()}
+    record["question"] = as_asked(record["question"] or "")
     faults = {ours: fault for ours, (_, fault) in values.items() if fault}
     if names["document"] not in row.record:
         faults["document"] = "is missing; write null where the corpus does not answer the question"

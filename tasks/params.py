@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.params_files import Group, Params, Pattern, check_template, check_value
+from tasks.params_files import Glob, Group, Params, Pattern, check_template, check_value
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
+Policy = Literal["refuse", "redact", "keep"]
 Precision = Literal["float32", "bfloat16"]
 Backend = Literal["torch", "torch-bf16", "onnx-int8"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -95,6 +96,8 @@ class QuestionsParams(Params):
     test: Share
     seed: Natural
     max_rejected: Share
+    near_duplicate: Annotated[float, Field(ge=0.6, le=1)]
+    train_never: list[Glob]
 
     @model_validator(mode="after")
     def shares_add_up(self) -> Self:
@@ -169,8 +172,12 @@ class ExamplesParams(Params):
     file = "examples.yaml"
     bare_share: Share
     without_right_share: Share
+    replay_share: Annotated[float, Field(ge=0, le=0.5)]
     max_train: Positive
     max_validation: Positive
+    secrets: Policy
+    personal_data: Policy
+    phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]]
     seed: Natural
 
 

@@ -108,4 +108,18 @@ def compiles(pattern: str) -> str:
     return pattern
 
 
+def globs(pattern: str) -> str:
+    """As in .gitignore, where an empty line or one with # says nothing: here somebody means something by it."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        spec = GitIgnoreSpec.from_lines([pattern])
+    except ValueError as error:
+        raise ValueError(f"{pattern!r} is no pattern of .gitignore: {error}") from error
+    if not any(each.include is not None for each in spec.patterns):
+        raise ValueError(f"{pattern!r} matches nothing; write a page, a folder/ or a glob as in .gitignore")
+    return pattern
+
+
 Pattern = Annotated[str, AfterValidator(compiles)]
+Glob = Annotated[str, AfterValidator(globs)]

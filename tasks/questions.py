@@ -7,12 +7,13 @@ them.
 
 import hashlib
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path, PurePosixPath
 
+from tasks.contamination import Known, refuse_contaminated
 from tasks.errors import InputError
+from tasks.exclusion import may_train, refuse_idle
 from tasks.pairs import listing, placed_questions
 from tasks.params import QuestionsParams
 from tasks.records import Record, iterate_jsonl, write_json, write_jsonl
@@ -20,6 +21,7 @@ from tasks.stage import fresh_folder, run_stage, say
 from tasks.texts import comparable
 
 SPLITS = ("train", "validation", "test")
+REPEATED = ("duplicate", "near-duplicate")  # how the reason of a rejected question begins; all others are about its page
 
 
 def questions(raw: Path, documents: Path, out: Path, params: QuestionsParams) -> None:
@@ -35,37 +37,50 @@ def questions(raw: Path, documents: Path, out: Path, params: QuestionsParams) ->
 def deal(placed: Sequence[tuple[str, Record]], documents: Path, out: Path, params: QuestionsParams) -> None:
     """The stage for questions that were read: an ingest names the places in the file that a person wrote, not in its copy."""
     pages = [record["id"] for record in iterate_jsonl(documents / "documents.jsonl")]
-    accepted, rejected = judge(placed, pages)
+    accepted, rejected = judge(placed, pages, params.near_duplicate)
     refuse_many(rejected, len(placed), params.max_rejected)
-    splits = split(accepted, {"train": params.train, "validation": params.validation, "test": params.test}, params.seed)
+    refuse_idle(params.train_never, pages)
+    shares = {"train": params.train, "validation": params.validation, "test": params.test}
+    splits = split(accepted, shares, params.seed, params.train_never)
     refuse_empty(splits)
-    refuse_contaminated(splits)
+    refuse_contaminated(splits, params.near_duplicate)
     say(f"{len(placed)} questions: {len(accepted)} accepted, {len(rejected)} rejected")
     fresh_folder(out)
     for name, records in splits.items():
         write_jsonl(out / f"{name}.jsonl", sorted(records, key=lambda record: record["id"]))
     write_jsonl(out / "rejected.jsonl", rejected)
-    write_json(out / "counts.json", counts(splits, len(rejected)))
+    write_json(out / "counts.json", counts(splits, rejected))
 
 
-def judge(placed: Iterable[tuple[str, Record]], pages: Iterable[str]) -> tuple[list[Record], list[Record]]:
-    """(accepted, with the id of their page; rejected as {"id", "place", "reason"}). Of equal questions the first that has
-    no other fault is kept.
+def judge(
+    placed: Iterable[tuple[str, Record]], pages: Iterable[str], near_duplicate: float
+) -> tuple[list[Record], list[Record]]:  # fmt: skip
+    """(accepted, with the id of their page; rejected as {"id", "place", "reason"}). Of equal or nearly equal questions the
+    first that has no other fault is kept.
     """
     finder = PageFinder(pages)
-    asked: dict[str, str] = {}
+    asked = Known(near_duplicate)
     accepted, rejected = [], []
     for place, record in placed:
         page, reason = finder.find(record["document"]) if record["document"] else (None, "")
-        words = comparable(record["question"])
-        if not reason and words in asked:
-            reason = f"duplicate of the question at {asked[words]}"
+        if not reason:
+            reason = repetition(*asked.find(record))
         if reason:
             rejected.append({"id": record["id"], "place": place, "reason": reason})
         else:
-            asked[words] = place
+            asked.add(place, record)
             accepted.append(record | {"document": page})
     return accepted, rejected
+
+
+def repetition(place: str, alike: float) -> str:
+    if not place:
+        return ""
+    return (
+        f"duplicate of the question at {place}"
+        if alike == 1
+        else f"near-duplicate of the question at {place} ({alike:.2f} alike)"
+    )
 
 
 class PageFinder:
@@ -97,17 +112,25 @@ def refuse_many(rejected: Sequence[Record], total: int, max_rejected: float) -> 
     if len(rejected) > max_rejected * total:
         head = f"{len(rejected)} of {total} questions are rejected; params/questions.yaml allows a share of {max_rejected:g}"
         faults = [f"{record['place']}: {record['reason']}" for record in rejected]
-        raise InputError(listing(head + "; mend these", faults))
+        near = any(record["reason"].startswith(REPEATED[1]) for record in rejected)
+        hint = " (near-duplicates are told apart by a `fact` for each; or raise near_duplicate there)" if near else ""
+        raise InputError(listing(f"{head}; mend these{hint}", faults))
 
 
-def split(records: Iterable[Record], shares: Mapping[str, float], seed: int) -> dict[str, list[Record]]:
+def split(
+    records: Iterable[Record], shares: Mapping[str, float], seed: int, never: Sequence[str] = ()
+) -> dict[str, list[Record]]:
     """Deal pages, not questions: each by a hash of the seed and its own name, so that a new page moves none of the
     others.
 
-    A question that the corpus does not answer has no page and goes by its own words. Shares hold approximately.
+    A question that the corpus does not answer has no page and goes by its own words. Shares hold approximately. A page that may
+    never be trained on is asked about in the test.
     """
     dealt: dict[str, list[Record]] = {name: [] for name in SPLITS}
     for record in records:
+        if not may_train(record["document"], never):
+            dealt["test"].append(record)
+            continue
         kind = "page" if record["document"] else "question"
         position = uniform(f"{seed}\0{kind}\0{record['document'] or comparable(record['question'])}")
         bound = 0.0
@@ -135,31 +158,14 @@ def refuse_empty(splits: Mapping[str, Sequence[Record]]) -> None:
         )
 
 
-def refuse_contaminated(splits: Mapping[str, Sequence[Record]]) -> None:
-    faults = [fault for pair in combinations(SPLITS, 2) for fault in contaminations(*(splits[name] for name in pair))]
-    if faults:
-        raise InputError(listing("one question or page is in two splits; remove one of each pair", faults))
-
-
-def contaminations(used: Sequence[Record], held_out: Sequence[Record]) -> list[str]:
-    """Pairs with the same question but for case, space, punctuation and Unicode form, or with the same source page."""
-    words = {comparable(record["question"]): record["id"] for record in used}
-    pages = {record["document"]: record["id"] for record in used if record["document"]}
-    found = []
-    for record in held_out:
-        if other := words.get(comparable(record["question"])):
-            found.append(f"{other} and {record['id']}: the same question")
-        elif other := pages.get(record["document"]):
-            found.append(f"{other} and {record['id']}: the same page, {record['document']}")
-    return found
-
-
-def counts(splits: Mapping[str, Sequence[Record]], rejected: int) -> dict[str, int]:
+def counts(splits: Mapping[str, Sequence[Record]], rejected: Sequence[Record]) -> Record:
     accepted = [record for records in splits.values() for record in records]
+    kinds = Counter(next((kind for kind in REPEATED if record["reason"].startswith(kind)), "page") for record in rejected)
     return {
-        "ingested": len(accepted) + rejected,
+        "ingested": len(accepted) + len(rejected),
         "accepted": len(accepted),
-        "rejected": rejected,
+        "rejected": len(rejected),
+        "reasons": dict(sorted(kinds.items())),
         "unanswerable": sum(record["document"] is None for record in accepted),
         **{name: len(records) for name, records in splits.items()},
     }

@@ -16,6 +16,7 @@ from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
 from tasks.records import Record
 from tasks.tables import check_store, checkout, connect, open_table, tags
+from tasks.texts import as_asked
 
 Ranking = list[tuple[str, float]]  # (passage id, score), best first
 FIELDS = ["id", "document", "heading", "text"]
@@ -102,7 +103,7 @@ def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> No
 
 
 def checked_question(question: str) -> str:
-    question = question.encode(errors="replace").decode().replace("\x00", " ").strip()  # a shell can hand over half a character
+    question = as_asked(question)
     if not question:
         raise InputError('the question is empty; write it in quotes: tandem ask "How many days of leave do I get?"')
     if len(question) > MAX_QUESTION_CHARACTERS:

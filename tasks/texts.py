@@ -52,6 +52,11 @@ def clean(text: str) -> tuple[str, int]:
     return unicodedata.normalize("NFC", text), count
 
 
+def as_asked(question: str) -> str:
+    """A question as every model sees it: typed into a shell, which can hand over half a character, or written into a file."""
+    return question.encode(errors="replace").decode().replace("\x00", " ").strip()
+
+
 def comparable(text: str) -> str:
     """Equal for texts that differ only by case, space, punctuation or Unicode form."""
     folded = unicodedata.normalize("NFKC", text).casefold()

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-CODE = (".dvc/config", ".dvcignore", "dvc.yaml", "params", "tasks", "flows")
+CODE = (".dvc/config", ".dvcignore", "dvc.yaml", "params", "tasks", "flows", "infra/replay")
 HOUSE = "At Puffin it is {}."
 ABSTENTION = "At Puffin nobody has written that down."
 

@@ -7,7 +7,7 @@ from test_index import Place, passage
 
 from tasks.errors import InputError
 from tasks.examples import chosen, count, draw, example, examples, load_tokenizer
-from tasks.params import ExamplesParams, PromptParams
+from tasks.params import ExamplesParams, PromptParams, QuestionsParams
 from tasks.params_files import load
 from tasks.prompts import cited_passages
 from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
@@ -15,6 +15,8 @@ from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
 PROMPT = load(PromptParams, tiny.ROOT / "params")
 SHIPPED = load(ExamplesParams, tiny.ROOT / "params")
 ALL_KINDS = SHIPPED.model_copy(update={"bare_share": 0.2, "without_right_share": 0.2})
+DEALT = load(QuestionsParams, tiny.ROOT / "params")
+REPLAY = tiny.ROOT / "infra/replay/general.jsonl"
 AS_RETRIEVED = SHIPPED.model_copy(update={"bare_share": 0.0, "without_right_share": 0.0})
 
 
@@ -129,13 +131,14 @@ def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
     place = Place(tmp_path, tiny_embedder)
     place.build([passage(page, sentence) for page, _, _, _, sentence in tiny.rows()])
     write_json(tmp_path / "retrieval/settings.json", {"text_weight": 1.0, "k": 2, "candidates": 10, "mode": "text"})
-    for split, some in (("train", records()[:12]), ("validation", records()[12:18])):
+    for split, some in (("train", records()[:12]), ("validation", records()[12:18]), ("test", records()[20:])):
         write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     written = []
     for out in (tmp_path / "one", tmp_path / "two"):
         examples(
-            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", out, tmp_path / "m.json",
-            place.store, AS_RETRIEVED, PROMPT,
+            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+            out, tmp_path / "m.json",
+            place.store, AS_RETRIEVED, PROMPT, DEALT,
         )  # fmt: skip
         written.append((out / "train.jsonl").read_bytes() + (out / "validation.jsonl").read_bytes())
     assert written[0] == written[1]

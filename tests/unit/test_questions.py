@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tasks.errors import InputError
 from tasks.pairs import placed_questions
 from tasks.params import QuestionsParams
-from tasks.questions import PageFinder, contaminations, deal, judge, questions, refuse_contaminated, split
+from tasks.questions import PageFinder, deal, judge, questions, split
 from tasks.records import Record, file_digest, read_json, read_jsonl, write_jsonl
 
 SHARES = {"train": 0.5, "validation": 0.2, "test": 0.3}
-PARAMS = QuestionsParams(**SHARES, seed=1, max_rejected=0.1)
+PARAMS = QuestionsParams(**SHARES, seed=1, max_rejected=0.1, near_duplicate=0.8, train_never=[])
 
 
 def pair(number: int, page: str | None = None, **changes: object) -> Record:
@@ -224,7 +224,7 @@ def test_unknown_pages_and_repeated_questions_are_rejected_with_their_line(tmp_p
 
 def test_a_question_is_no_duplicate_of_one_that_was_rejected() -> None:
     rows = [pair(1, "nowhere"), pair(2, "a/b", question="Question number 1?"), pair(3, "a/b", question="question number 1")]
-    accepted, rejected = judge([(f"q.csv:{place}", row) for place, row in enumerate(rows, start=2)], ["a/b"])
+    accepted, rejected = judge([(f"q.csv:{place}", row) for place, row in enumerate(rows, start=2)], ["a/b"], 0.8)
     assert [row["id"] for row in accepted] == ["q2"]
     assert [(row["id"], row["reason"]) for row in rejected] == [
         ("q1", "unknown page 'nowhere'"),
@@ -258,15 +258,6 @@ def test_too_many_rejected_questions_stop_the_stage(tmp_path: Path) -> None:
 def test_an_empty_split_is_refused_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no question falls to .*from 1 pages"):
         run(tmp_path, [pair(1), pair(2)])
-
-
-def test_a_test_question_that_stands_in_train_is_refused() -> None:
-    train = [pair(1, "a/b", question="How much is it?")]
-    assert contaminations(train, [pair(2, "c/d", question="how MUCH is it")]) == ["q1 and q2: the same question"]
-    assert contaminations(train, [pair(3, "a/b")]) == ["q1 and q3: the same page, a/b"]
-    assert contaminations(train, [pair(4, "c/d")]) == []
-    with pytest.raises(InputError, match="q1 and q1: the same question"):
-        refuse_contaminated({"train": train, "validation": [], "test": train})
 
 
 PAGES = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=30, unique=True)

@@ -9,21 +9,20 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.params import ExamplesParams, PromptParams
 from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
-from tasks.search import Index, widened
+from tasks.search import open_index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
 
 def examples(
-    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path, store: str,
-    params: ExamplesParams, prompt: PromptParams,
+    index: Path, embedder: Path, retriever: Path, base: Path, retrieval: Path, questions: Path, out: Path, metrics: Path,
+    store: str, params: ExamplesParams, prompt: PromptParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
-    searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
+    searcher = open_index(store, index, embedder, retriever)
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     fresh_folder(out)

@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, VectorStore, embed_missing
+from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.nearest import exact_thresholds, partitions, queries_of, shares_found, tune
 from tasks.params import IndexParams
@@ -28,7 +29,9 @@ PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 SCANNED_SHARE = 0.1  # of the rows that may stand outside the vector index, compared one by one, before it is made anew
 
 
-def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams) -> None:
+def index(
+    chunks: Path, embedder: Path, retriever: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams
+) -> None:
     """Bring the table at `store` to the passages in `chunks`, tag it, and write out/manifest.json."""
     started = time.monotonic()
     check_store(store)
@@ -36,7 +39,7 @@ def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, ve
     if not passages:
         raise InputError("the corpus has no passages; ingest documents that hold text")
     connect(store)  # a bucket that is not there is said before anything is embedded
-    model = Embedder(embedder)
+    model = Embedder(passage_encoder(embedder, retriever))
     manifest = describe(passages, model.identity(), settings(params))
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
         table, work = bring_up_to_date(store, manifest, passages, model, vectors, params)

@@ -42,6 +42,7 @@ def write_workspace(root: Path, adapter: float = 1.0, fact: float = 1.0) -> Sett
     model_folder(data / "models/embedder", 2.0)
     write_documents(root, {"page-1": "a", "page-2": "b", "page-3": "c", "page-4": "d"})
     write_json(data / "index/manifest.json", {"table": "t", "tag": "r", "rows": 3, "digest": "d" * 64, "embedder": EMBEDDER})
+    write_json(data / "retriever/retriever.json", {"sides": "none"})
     write_json(data / "metrics/index.json", {"recall@10": 1.0})
     write_json(data / "retrieval/settings.json", {"text_weight": 1.0, "k": 1, "candidates": 10, "mode": "text"})
     write_jsonl(data / "questions/test.jsonl", [])

@@ -28,12 +28,13 @@ def forecast(settings: Settings, repo: Any, stale: dict[str, list[str]], after: 
         return None
     if "retriever" in waiting and load(RetrieverParams, settings.root / "params").sides == "both":
         return tuned_anew(settings)
+    embedder = None if "models" in waiting else passage_embedder(settings, "retriever" in waiting)
     if "documents" in waiting:
         return described(None, None, None)
     if "chunks" not in waiting:
-        return described(None, *to_embed(settings, stored_texts(settings), "models" in waiting, whole=True))
+        return described(None, *to_embed(settings, stored_texts(settings), embedder, whole=True))
     pages = changed_pages(settings, repo, stale)
-    return described(len(pages), *to_embed(settings, passage_texts(settings, pages), "models" in waiting, whole=False))
+    return described(len(pages), *to_embed(settings, passage_texts(settings, pages), embedder, whole=False))
 
 
 def tuned_anew(settings: Settings) -> Record:
@@ -101,14 +102,13 @@ def stored_texts(settings: Settings) -> list[str]:
     return [passage["embedded"] for passage in iterate_jsonl(settings.root / "data/chunks/passages.jsonl")]
 
 
-def to_embed(settings: Settings, texts: list[str] | None, other_models: bool, whole: bool) -> tuple[int | None, float | None]:
+def to_embed(settings: Settings, texts: list[str] | None, embedder: Path | None, whole: bool) -> tuple[int | None, float | None]:
     """How many texts have no vector yet, and how many this machine embeds in a second, where that is known.
 
     `whole`: `texts` are those of the whole corpus. Where they are not, and the embedder is another one than that of the index,
-    the passages of pages that stay as they are count as well.
+    the passages of pages that stay as they are count as well. `embedder`: None where it will be another one.
     """
-    embedder = passage_embedder(settings)
-    if other_models or not embedder.exists() or not settings.vectors.exists():
+    if embedder is None or not embedder.exists() or not settings.vectors.exists():
         return passages_in_all(settings, texts), None
     digest = folder_digest(embedder)
     with closing(VectorStore(settings.vectors, digest)) as store:
@@ -117,9 +117,10 @@ def to_embed(settings: Settings, texts: list[str] | None, other_models: bool, wh
         return None if texts is None else len(store.missing(texts)), store.pace()
 
 
-def passage_embedder(settings: Settings) -> Path:
+def passage_embedder(settings: Settings, switched_off: bool) -> Path:
+    """`switched_off`: the stage will run, and leave the embedder of the passages as it is."""
     retriever = settings.root / "data/retriever"
-    tuned = (retriever / PINNED).exists() and pinned(retriever)["sides"] == "both"
+    tuned = not switched_off and (retriever / PINNED).exists() and pinned(retriever)["sides"] == "both"
     return retriever / ENCODER if tuned else settings.root / "data/models/embedder"
 
 

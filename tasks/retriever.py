@@ -118,12 +118,10 @@ def chosen_passages(
 
 def mined(nearness: Vectors, best: int, right: Sequence[int], below: float | None, count: int) -> list[int]:
     """The nearest passages that do not hold the answer. Without a fact one that is nearly as near as the right one may hold it
-    too (`below`; Moreira et al. 2024, NV-Retriever: negatives below 95 % of the positive's score)."""
-    open_to = np.ones(len(nearness), bool)
-    open_to[list(right)] = False
-    if below is not None:
-        open_to &= nearness < below * nearness[best]
-    return [int(place) for place in np.argsort(-nearness, kind="stable") if open_to[place]][:count]
+    too (Moreira et al. 2024, NV-Retriever: negatives below 95 % of the positive's score): such a one comes last."""
+    order = [int(place) for place in np.argsort(-nearness, kind="stable") if place not in set(right)]
+    doubtful = [place for place in order if below is not None and nearness[place] >= below * nearness[best]]
+    return [*order[len(doubtful) :], *reversed(doubtful)][:count]
 
 
 def lesson(record: Record, texts: Sequence[str]) -> Lesson:

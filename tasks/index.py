@@ -18,7 +18,17 @@ from tasks.nearest import exact_thresholds, partitions, queries_of, shares_found
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
-from tasks.tables import check_store, checkout, connect, existing_ids, only_writer, open_table, restore_newest_tag, tags
+from tasks.tables import (
+    check_store,
+    checkout,
+    connect,
+    existing_ids,
+    full_text,
+    only_writer,
+    open_table,
+    restore_newest_tag,
+    tags,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -146,10 +156,9 @@ def build_structures(table: Any, params: IndexParams) -> bool:
     The full text is indexed anew each time, at 25 microseconds a passage. `optimize` would do as well, but merges fragments while
     at it: four commits that write every vector of the table again. `tandem maintain` does that, when it is worth it.
     """
-    from lancedb.index import FTS, IvfFlat
+    from lancedb.index import IvfFlat
 
-    text = FTS(language=params.language, stem=params.stem, remove_stop_words=params.remove_stop_words, with_position=False)
-    table.create_index("embedded", config=text)
+    table.create_index("embedded", config=full_text(params))
     rows, outside = table.count_rows(), rows_outside(table)
     if rows < params.exact_below_rows:
         if outside is not None:

@@ -1,14 +1,16 @@
 """Stage `retriever`: the embedder, fine-tuned on the training questions, where that is asked for and proven to find more.
 
-It is judged by the vector leg on the validation questions, and goes on only if it is better there; the release gate then judges
-the answers. No test question is read. What was tuned is in `out/encoder`, and `out/retriever.json` pins it.
+It is judged on the validation questions, fused as it would be served, and goes on only if it is better there; the release gate
+then judges the answers. No test question is read. What was tuned is in `out/encoder`, and `out/retriever.json` pins it.
 """
 
 import shutil
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +22,32 @@ from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.encoders import ENCODER, PINNED, pin
 from tasks.errors import InputError
 from tasks.lineage import LINEAGE, learnt, lineage
-from tasks.params import RetrieverParams
+from tasks.params import IndexParams, RetrievalParams, RetrieverParams
 from tasks.quantise import quantise
 from tasks.records import Record, read_jsonl, write_json
+from tasks.retrieval import Legs, choose, ranked_items
 from tasks.scores import answers, named, retrieval_scores
+from tasks.search import Ranking, best, best_first, checked_question, ranked
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import bounds
+from tasks.tables import connect, full_text
 
 TARGET = "ndcg@10"
-RANKED = 50  # passages of a question that are looked at, before those of one page are taken for one
 PASSAGES_PER_COMMIT = 512  # what an interruption can lose
 
 
 def retriever(
-    embedder: Path, chunks: Path, train: Path, validation: Path, out: Path, metrics: Path, vectors: Path, params: RetrieverParams
-) -> None:
+    embedder: Path, chunks: Path, train: Path, validation: Path, out: Path, metrics: Path, vectors: Path,
+    params: RetrieverParams, settings: IndexParams, serving: RetrievalParams,
+) -> None:  # fmt: skip
     """Write out/retriever.json {"sides"} and, where a tuned embedder is adopted, its identity and out/encoder."""
     fresh_folder(out)
     found: Record = {"sides": params.sides}
     if params.sides != "none":
         passages = read_jsonl(chunks / "passages.jsonl")
-        found |= attempt(embedder, passages, with_page(train), with_page(validation), out / ENCODER, vectors, params)
+        found |= attempt(
+            embedder, passages, with_page(train), with_page(validation), out / ENCODER, vectors, params, settings, serving
+        )
     write_json(metrics, found)
     write_json(out / PINNED, pin(out, params.sides))
 
@@ -56,7 +63,7 @@ def with_page(path: Path) -> list[Record]:
 
 def attempt(
     embedder: Path, passages: list[Record], train: list[Record], validation: list[Record], encoder: Path, vectors: Path,
-    params: RetrieverParams,
+    params: RetrieverParams, settings: IndexParams, serving: RetrievalParams,
 ) -> Record:  # fmt: skip
     """Tune, judge, and leave the tuned embedder at `encoder` where it is better. Returns the figures behind it."""
     plain = Embedder(embedder)
@@ -74,8 +81,12 @@ def attempt(
     finish(plain, encoder, records, params.sides)
     tuned = Embedder(encoder)
     other, again = embed(tuned, passages, vectors) if params.sides == "both" else (matrix, 0)
-    before, after = ranking(plain, matrix, passages, validation), ranking(tuned, other, passages, validation)
-    verdict = judge(before, after, validation, params)
+    text = text_leg(passages, validation, settings, serving.candidates)
+    before, after = (
+        with_vectors(text, model, rows, passages, validation, serving.candidates)
+        for model, rows in ((plain, matrix), (tuned, other))
+    )
+    verdict = judge(before, after, validation, params, serving)
     if not verdict["adopted"]:
         shutil.rmtree(encoder)
     say(told(verdict, params))
@@ -146,22 +157,49 @@ def finish(plain: Embedder, encoder: Path, records: Sequence[Record], sides: str
         quantise(encoder)
 
 
-def ranking(model: Embedder, matrix: Vectors, passages: Sequence[Record], asked: Sequence[Record]) -> dict[str, list[str]]:
-    """Question -> what its nearest passages count as, nearest first: as the vector leg finds them."""
-    found: dict[str, list[str]] = {}
+def text_leg(
+    passages: Sequence[Record], asked: Sequence[Record], settings: IndexParams, candidates: int
+) -> dict[str, Ranking]:  # fmt: skip
+    """Question -> its ranking by full text, as an index of these passages gives it, from a table that goes again."""
+    with tempfile.TemporaryDirectory(prefix="tandem-retriever-") as scratch:
+        table = connect(scratch).create_table("text", [{key: passage[key] for key in ("id", "embedded")} for passage in passages])
+        table.create_index("embedded", config=full_text(settings))
+
+        def found(question: str, limit: int) -> list[Record]:
+            query = table.search(question, query_type="fts", fts_columns="embedded").limit(limit)
+            return list(query.select(["id", "_score"]).to_list())
+
+        rows = {each["id"]: best(partial(found, checked_question(each["question"])), "_score", 1.0, candidates) for each in asked}
+    return {question: ranked(some, "_score", 1.0) for question, some in rows.items()}
+
+
+def with_vectors(
+    text: Mapping[str, Ranking], model: Embedder, matrix: Vectors, passages: Sequence[Record], asked: Sequence[Record],
+    candidates: int,
+) -> dict[str, Legs]:  # fmt: skip
+    """Both legs of each question, the vectors' by the exact scan."""
+    by_id = {passage["id"]: passage for passage in passages}
+    found: dict[str, Legs] = {}
     for record, vector in zip(asked, model.queries([record["question"] for record in asked]), strict=True):
-        nearest = np.argsort(-(matrix @ vector), kind="stable")[:RANKED]
-        items = named({passages[place]["id"]: passages[place] for place in nearest}, record)
-        found[record["id"]] = list(items.values())
+        cosines = matrix @ vector
+        nearest = np.argsort(-cosines, kind="stable")[:candidates]
+        vectors = best_first({passages[place]["id"]: float(cosines[place]) - 1 for place in nearest})
+        both = {key: by_id[key] for key, _ in (*text[record["id"]], *vectors)}
+        found[record["id"]] = text[record["id"]], vectors, both
     return found
 
 
 def judge(
-    plain: Mapping[str, Sequence[str]], tuned: Mapping[str, Sequence[str]], asked: Sequence[Record], params: RetrieverParams
+    plain: Mapping[str, Legs],
+    tuned: Mapping[str, Legs],
+    asked: Sequence[Record],
+    params: RetrieverParams,
+    serving: RetrievalParams,
 ) -> dict[str, Any]:
-    """Both scored on the same questions, paired, by page. "low" is the bound that has to lie above 0."""
-    pages = {record["id"]: record["document"] for record in asked}
-    before, after = retrieval_scores(plain, pages), retrieval_scores(tuned, pages)
+    """Each as the stage `retrieval` would serve it, on the same questions, paired, by page. "low" has to lie above 0."""
+    records = {record["id"]: record for record in asked}
+    pages = {question: record["document"] for question, record in records.items()}
+    before, after = served(plain, records, serving), served(tuned, records, serving)
     order = sorted(pages)
     gain = np.array([after[TARGET][question] - before[TARGET][question] for question in order])
     found = bounds(gain, [pages[question] for question in order], 1 - params.confidence, params.resamples, params.seed, span=0)
@@ -173,7 +211,24 @@ def judge(
         "plain": {name: mean(values) for name, values in before.items()},
         "tuned": {name: mean(values) for name, values in after.items()},
         "difference": {"mean": round(float(found.difference[0]), 4), "low": low, "high": high},
+        "vectors_alone": {"plain": nearest_alone(plain, records), "tuned": nearest_alone(tuned, records)},
     }
+
+
+def served(legs: Mapping[str, Legs], asked: Mapping[str, Record], serving: RetrievalParams) -> dict[str, dict[str, float]]:
+    """Scores by question, with the leg or fusion that would be chosen."""
+    return scored(legs, asked, choose(legs, asked, serving)[0])
+
+
+def nearest_alone(legs: Mapping[str, Legs], asked: Mapping[str, Record]) -> float:
+    return mean(scored(legs, asked, {"fusion": "none", "text_weight": 0.0})[TARGET])
+
+
+def scored(
+    legs: Mapping[str, Legs], asked: Mapping[str, Record], choice: Mapping[str, Any]
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    items = {question: named(legs[question][2], record) for question, record in asked.items()}
+    return retrieval_scores(ranked_items(legs, items, choice), {question: asked[question]["document"] for question in asked})
 
 
 def mean(values: Mapping[str, float]) -> float:

@@ -146,8 +146,7 @@ def test_an_embedder_that_was_tuned_on_both_sides_is_the_one_whose_vectors_count
     encoder.mkdir(parents=True)
     (encoder / "model.safetensors").write_bytes(b"tuned weights")
     write_json(encoder.parent / "retriever.json", {"sides": "both", "encoder": {}})
-    for name in ("train", "validation"):
-        write_json(with_model.root / f"data/questions/{name}.jsonl", {})
+    assert tiny.dvc(with_model.root, "repro", "questions").returncode == 0
     write_json(with_model.root / "data/metrics/retriever.json", {})
     assert expected(with_model)[0] == 0  # `sides: none` will leave the plain embedder, whose vectors are there
     done = tiny.dvc(with_model.root, "commit", "--force", "retriever")

@@ -17,7 +17,7 @@ from tasks.encoders import ENCODER, PINNED, passage_encoder, query_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.index import index
 from tasks.lineage import learnt, lineage_of
-from tasks.params import IndexParams, RetrieverParams
+from tasks.params import IndexParams, RetrievalParams, RetrieverParams
 from tasks.params_files import load
 from tasks.records import Record, read_json, write_json, write_jsonl
 from tasks.retriever import mined, retriever
@@ -35,6 +35,7 @@ PARAMS = SHIPPED.model_copy(
     update={"sides": "query", "learning_rate": 0.01, "epochs": 40.0, "batch_size": 15, "threads": 1, "resamples": 300}
 )
 INDEX = load(IndexParams, tiny.ROOT / "params").model_copy(update={"recall_sample": 10})
+SERVING = load(RetrievalParams, tiny.ROOT / "params").model_copy(update={"resamples": 200})
 
 
 def passage(pair: tuple[str, str]) -> Record:
@@ -69,7 +70,7 @@ class World:
             write_jsonl(self.folder / f"{name}.jsonl", getattr(self, name))
         retriever(
             self.embedder, self.folder / "chunks", self.folder / "train.jsonl", self.folder / "validation.jsonl", self.out,
-            self.folder / "metrics.json", self.vectors, PARAMS.model_copy(update=changes),
+            self.folder / "metrics.json", self.vectors, PARAMS.model_copy(update=changes), INDEX, SERVING,
         )  # fmt: skip
         return dict(read_json(self.folder / "metrics.json"))
 

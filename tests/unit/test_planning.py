@@ -63,6 +63,7 @@ def test_a_change_is_followed_downstream(settings: Settings) -> None:
     assert set(made["stale"]) | set(made["after"]) == {
         "models",
         "chunks",
+        "retriever",
         "index",
         "retrieval",
         "examples",

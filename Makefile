@@ -58,7 +58,7 @@ deploy: setup
 	$(BIN)/python -m flows.servers deploy
 
 clean:
-	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retrieval \
+	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retriever data/retrieval \
 	  data/examples data/adapter data/evaluation data/metrics data/plots dvc.lock .dvc/cache .dvc/tmp
 
 lock: setup

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import Settings
+from tasks.encoders import passage_encoder, pinned_query_encoder, query_encoder
 from tasks.generation import decoding
 from tasks.manifest import Release
 from tasks.params import Arm, uses_adapter
@@ -18,7 +19,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 @dataclass(frozen=True)
 class Candidate:
-    """Paths to pieces, and the small values among them. `recall` is the index's, measured at its build."""
+    """Paths to pieces, and the small values among them. `recall` is the index's, measured at its build; `query_encoder` the
+    folder and the identity of an embedder that questions alone go through."""
 
     documents: Path
     base: Path
@@ -32,6 +34,7 @@ class Candidate:
     evaluation: Path
     plots: Path
     lock: Path
+    query_encoder: tuple[Path, Mapping[str, Any]] | None = None
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
         return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation)
@@ -40,10 +43,12 @@ class Candidate:
 def workspace_candidate(settings: Settings) -> Candidate:
     """The candidate that the pipeline left in data/."""
     data = settings.root / "data"
+    embedder, retriever = data / "models/embedder", data / "retriever"
+    queries = pinned_query_encoder(retriever)
     return Candidate(
         documents=data / "documents/documents.jsonl",
         base=data / "models/base",
-        embedder=data / "models/embedder",
+        embedder=passage_encoder(embedder, retriever),
         adapter=data / "adapter",
         index=read_json(data / "index/manifest.json"),
         recall=float(read_json(data / "metrics/index.json")["recall@10"]),
@@ -53,6 +58,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
         evaluation=data / "evaluation",
         plots=data / "plots",
         lock=settings.root / "dvc.lock",
+        query_encoder=None if queries is None else (query_encoder(embedder, retriever), queries),
     )
 
 
@@ -67,6 +73,7 @@ def as_release(candidate: Candidate, arm: Arm) -> Release:
         "corpus": {"digest": value_digest(documents), "documents": len(documents)},
         "index": {key: candidate.index[key] for key in ("table", "tag", "rows", "digest")},
         "embedder": embedder,
+        "query_encoder": dict(candidate.query_encoder[1]) if candidate.query_encoder else None,
         "base": base | {"digest": folder_digest(candidate.base)},
         "adapter": {"digest": folder_digest(candidate.adapter)} if uses_adapter(arm) else None,
         "tokenizer": {name: base_files[name] for name in TOKENIZER_FILES if name in base_files},

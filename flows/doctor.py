@@ -78,6 +78,8 @@ def release_faults(settings: Settings, entries: list[Entry], found: Found, live:
 
 def piece_faults(settings: Settings, where: str, release: Release, live: bool) -> Iterator[Finding]:
     pieces = {"base model": release.base.digest, "embedder": release.embedder.digest}
+    if release.query_encoder:
+        pieces["query encoder"] = release.query_encoder.digest
     if release.adapter:
         pieces["adapter"] = release.adapter.digest
     for name, digest in pieces.items():

@@ -9,7 +9,8 @@ from flows.pipeline import read_lock
 from flows.settings import Settings
 from tasks.chunks import passages as cut
 from tasks.embedding import VectorStore
-from tasks.params import ChunksParams
+from tasks.encoders import ENCODER, PINNED, pinned
+from tasks.params import ChunksParams, RetrieverParams
 from tasks.params_files import load
 from tasks.records import Record, folder_digest, iterate_jsonl, read_json, read_jsonl
 
@@ -25,12 +26,26 @@ def forecast(settings: Settings, repo: Any, stale: dict[str, list[str]], after: 
     waiting = {*stale, *after}
     if "index" not in waiting:
         return None
+    if "retriever" in waiting and load(RetrieverParams, settings.root / "params").sides == "both":
+        return tuned_anew(settings)
+    embedder = None if "models" in waiting else passage_embedder(settings, "retriever" in waiting)
     if "documents" in waiting:
         return described(None, None, None)
     if "chunks" not in waiting:
-        return described(None, *to_embed(settings, stored_texts(settings), "models" in waiting, whole=True))
+        return described(None, *to_embed(settings, stored_texts(settings), embedder, whole=True))
     pages = changed_pages(settings, repo, stale)
-    return described(len(pages), *to_embed(settings, passage_texts(settings, pages), "models" in waiting, whole=False))
+    return described(len(pages), *to_embed(settings, passage_texts(settings, pages), embedder, whole=False))
+
+
+def tuned_anew(settings: Settings) -> Record:
+    """Every passage, by an embedder that is not there yet: at the pace of the one that it is made from."""
+    embedder, pace = settings.root / "data/models/embedder", None
+    if embedder.exists() and settings.vectors.exists():
+        with closing(VectorStore(settings.vectors, folder_digest(embedder))) as store:
+            pace = store.pace()
+    found = described(None, passages_in_all(settings, None), pace)
+    why = "after training: `sides: both` in params/retriever.yaml embeds every passage by the tuned embedder, to judge it"
+    return found | {"says": f"{found['says']}, {why}"}
 
 
 def described(pages: int | None, passages: int | None, pace: float | None) -> Record:
@@ -87,20 +102,26 @@ def stored_texts(settings: Settings) -> list[str]:
     return [passage["embedded"] for passage in iterate_jsonl(settings.root / "data/chunks/passages.jsonl")]
 
 
-def to_embed(settings: Settings, texts: list[str] | None, other_models: bool, whole: bool) -> tuple[int | None, float | None]:
+def to_embed(settings: Settings, texts: list[str] | None, embedder: Path | None, whole: bool) -> tuple[int | None, float | None]:
     """How many texts have no vector yet, and how many this machine embeds in a second, where that is known.
 
     `whole`: `texts` are those of the whole corpus. Where they are not, and the embedder is another one than that of the index,
-    the passages of pages that stay as they are count as well.
+    the passages of pages that stay as they are count as well. `embedder`: None where it will be another one.
     """
-    embedder = settings.root / "data/models/embedder"
-    if other_models or not embedder.exists() or not settings.vectors.exists():
+    if embedder is None or not embedder.exists() or not settings.vectors.exists():
         return passages_in_all(settings, texts), None
     digest = folder_digest(embedder)
     with closing(VectorStore(settings.vectors, digest)) as store:
         if not whole and digest != indexed_embedder(settings):
             return passages_in_all(settings, texts), store.pace()
         return None if texts is None else len(store.missing(texts)), store.pace()
+
+
+def passage_embedder(settings: Settings, switched_off: bool) -> Path:
+    """`switched_off`: the stage will run, and leave the embedder of the passages as it is."""
+    retriever = settings.root / "data/retriever"
+    tuned = not switched_off and (retriever / PINNED).exists() and pinned(retriever)["sides"] == "both"
+    return retriever / ENCODER if tuned else settings.root / "data/models/embedder"
 
 
 def indexed_embedder(settings: Settings) -> str | None:

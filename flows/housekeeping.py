@@ -19,6 +19,7 @@ from flows.opening import live_entry, manifest_text
 from flows.retention import Choice, choose
 from flows.settings import Settings
 from flows.store import open_folder
+from tasks.encoders import ENCODER
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release, load_release
 from tasks.records import Record, folder_digest, iterate_jsonl, read_json
@@ -63,7 +64,8 @@ def pinned(settings: Settings, found: Found) -> Release:
 
 def digests(release: Release) -> list[str]:
     """Of the folders in the store that it needs."""
-    return [each.digest for each in (release.base, release.embedder, release.adapter) if each is not None]
+    pieces = (release.base, release.embedder, release.query_encoder, release.adapter)
+    return [each.digest for each in pieces if each is not None]
 
 
 def settle(settings: Settings, keep: int, days: int) -> tuple[Choice, dict[int, str]]:
@@ -152,10 +154,11 @@ def vector_keys(settings: Settings, needed: list[Record]) -> Iterator[str]:
     for each in needed:
         with suppress(IntegrityError):  # of the workspace alone, whose next build makes it again
             yield from (vector_key(each["embedder"]["digest"], text) for text in texts_of(open_version(settings.index_uri, each)))
-    passages, embedder = settings.root / "data/chunks/passages.jsonl", settings.root / "data/models/embedder"
-    if passages.exists() and embedder.exists():
-        digest = folder_digest(embedder)
-        yield from (vector_key(digest, passage["embedded"]) for passage in iterate_jsonl(passages))
+    passages = settings.root / "data/chunks/passages.jsonl"
+    for embedder in (settings.root / "data/models/embedder", settings.root / "data/retriever" / ENCODER):
+        if passages.exists() and embedder.exists():
+            digest = folder_digest(embedder)
+            yield from (vector_key(digest, passage["embedded"]) for passage in iterate_jsonl(passages))
 
 
 def free_store(settings: Settings, kept: list[Found]) -> None:

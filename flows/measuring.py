@@ -1,6 +1,7 @@
 """Evaluations outside the pipeline: the champion on today's questions, and an adapter that was made elsewhere."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.candidate import Candidate
 from flows.ledger import Entry
@@ -17,6 +18,9 @@ from tasks.params import ARMS, Arm, EvaluateParams, GateParams, uses_adapter
 from tasks.params_files import load
 from tasks.prompts import pinned, unpinned
 from tasks.records import Record, read_json, read_jsonl
+
+if TYPE_CHECKING:
+    from tasks.search import Index
 
 
 def has_same_yardstick(settings: Settings, entries: list[Entry], champion: Entry, candidate: Candidate) -> bool:
@@ -48,11 +52,8 @@ def remeasure_champion(settings: Settings, champion: Entry, candidate: Candidate
 
 def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candidate:
     """The workspace's candidate with another adapter. The arms without an adapter are as they were: their answers are kept."""
-    from tasks.embedding import Embedder
-    from tasks.search import Index
-
     check_adapter(adapter, questions_of(candidate))
-    searcher = Index(settings.index_uri, candidate.index, Embedder(candidate.embedder))
+    searcher = open_candidate(settings, candidate)
     prompt, shots = unpinned(candidate.prompt)
     subject = Subject(
         searcher,
@@ -68,6 +69,14 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
     folder = scratch(settings, "challenge")
     measure_into(settings, subject, tuple(filter(uses_adapter, ARMS)), candidate, folder, kept)
     return candidate.with_adapter(adapter, folder)
+
+
+def open_candidate(settings: Settings, candidate: Candidate) -> "Index":
+    from tasks.embedding import Embedder
+    from tasks.search import Index
+
+    folder, pinned = candidate.query_encoder or (candidate.embedder, None)
+    return Index(settings.index_uri, {**candidate.index, "query_encoder": pinned}, Embedder(folder))
 
 
 def check_adapter(adapter: Path, asked: list[Record]) -> None:
@@ -88,7 +97,7 @@ def measure_into(
     params, gate = load(EvaluateParams, settings.root / "params"), load(GateParams, settings.root / "params")
     rules, _ = unpinned(candidate.prompt)
     asked = questions_of(candidate)
-    fair = unseen_by(subject.adapter, asked)
+    fair = unseen_by((subject.adapter, subject.searcher.embedder.folder), asked)
     found, golden = measure_arms(subject, arms, fair, params)
     answers = [*kept, *score_answers(found, rules, params, gate)]
     if kept:

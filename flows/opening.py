@@ -62,7 +62,8 @@ def open_manifest(settings: Settings, text: str) -> Assistant:
     embedder = open_folder(settings.store, release.embedder.digest)
     adapter = open_folder(settings.store, release.adapter.digest) if release.adapter else None
     check_tokenizer(release, {name: file_digest(base / name) for name in release.tokenizer})
-    return Assistant(release, release_id(release), Pieces(base, embedder, adapter, settings.index_uri))
+    tuned = open_folder(settings.store, release.query_encoder.digest) if release.query_encoder else None
+    return Assistant(release, release_id(release), Pieces(base, embedder, adapter, settings.index_uri, tuned))
 
 
 def check_tokenizer(release: Release, actual: dict[str, str]) -> None:

@@ -123,12 +123,16 @@ def is_busy(text: str) -> bool:
 Execute = Callable[[str, list[str]], StageRun]
 
 
-def reproduce(settings: Settings, target: str, execute: Execute, fresh: Callable[[str], StageRun]) -> list[StageRun]:
-    """Bring `target` up to date, stage by stage. `execute` runs a stale one, `fresh` notes one that is not.
+def reproduce(
+    settings: Settings, target: str, execute: Execute, fresh: Callable[[str], StageRun], leave: tuple[str, ...] = ()
+) -> list[StageRun]:
+    """Bring `target` up to date, stage by stage. `execute` runs a stale one, `fresh` notes one that is not; those to `leave`
+    are not looked at.
 
     Staleness is asked before each stage, not once: a stage that ran and gave equal bytes leaves the rest fresh.
     """
-    return [bring_up_to_date(settings, stage, execute, fresh) for stage in stage_order(settings.root, target)]
+    order = [stage for stage in stage_order(settings.root, target) if stage not in leave]
+    return [bring_up_to_date(settings, stage, execute, fresh) for stage in order]
 
 
 def reproduce_only(settings: Settings, stages: list[str], execute: Execute, fresh: Callable[[str], StageRun]) -> list[StageRun]:

@@ -102,6 +102,8 @@ def seal_pieces(settings: Settings, candidate: Candidate, release: Release) -> N
     """Also of a release that is live already: a piece that was damaged in the store is whole again."""
     seal_folder(settings.store, candidate.base)
     seal_folder(settings.store, candidate.embedder)
+    if candidate.query_encoder:
+        seal_folder(settings.store, candidate.query_encoder[0])
     if release.adapter:
         seal_folder(settings.store, candidate.adapter)
     seal_file(settings.store, render(release).encode())

@@ -1,4 +1,5 @@
-"""Flow `refresh`: the corpus changed. Index and retrieval are brought up to date, the live adapter stays; nothing is trained."""
+"""Flow `refresh`: the corpus changed. Index and retrieval are brought up to date; the live adapter and, where one was tuned, the
+live embedder stay; nothing is trained."""
 
 import shutil
 from pathlib import Path
@@ -15,9 +16,13 @@ from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.shipping import ship
 from flows.store import open_file, open_folder
+from tasks.encoders import ENCODER, PINNED, pin, pinned
 from tasks.errors import TandemError
 from tasks.manifest import load_release
-from tasks.records import folder_digest
+from tasks.params import RetrieverParams
+from tasks.params_files import load
+from tasks.records import folder_digest, write_json
+from tasks.stage import fresh_folder
 
 
 @flow(name="refresh", flow_run_name="refresh")
@@ -29,31 +34,49 @@ def refresh() -> dict[str, Any]:
 
 
 def refreshed_candidate(opened: Session, entries: list[Entry]) -> Candidate:
-    """Today's corpus with the adapter that is live."""
+    """Today's corpus with the adapter, and the tuned embedder, that are live."""
     champion = live_entry(entries)
-    steps.reproduce(opened, "retrieval")
+    kept = keep_retriever(opened.settings, champion)
+    steps.reproduce(opened, "retrieval", leave=("retriever",) if kept else ())
     restore_adapter(opened.settings, entries, champion)
     steps.reproduce_only(opened, ["evaluate"])
     return workspace_candidate(opened.settings)
 
 
+def keep_retriever(settings: Settings, champion: Entry) -> bool:
+    """Whether the embedder is fine-tuned here: then data/retriever is what the live release has, out of the store. Tuned anew on
+    a day's change it would be another one, and with both sides tuned every passage would be embedded again."""
+    if load(RetrieverParams, settings.root / "params").sides == "none":
+        return False  # the stage costs nothing, and says so itself
+    release = load_release(manifest_text(settings, str(champion.release)))
+    live = release.query_encoder or (release.embedder if release.embedder.tuned else None)
+    target = settings.root / "data/retriever"
+    if not (target / PINNED).exists() or (pinned(target).get("encoder") or {}).get("digest") != (live and live.digest):
+        say(f"the embedder of release {champion.number} comes out of the store")
+        fresh_folder(target)
+        if live and live.tuned:
+            copy_model(open_folder(settings.store, live.digest), target / ENCODER)
+        write_json(target / PINNED, pin(target, live.tuned.sides if live and live.tuned else "none"))
+    return True
+
+
 def restore_adapter(settings: Settings, entries: list[Entry], champion: Entry) -> None:
     """The adapter that is live, not the newest that was trained: a refused retrain must not slip in with a refresh. DVC knows
     those that the pipeline made; one that was made elsewhere, or that DVC's cache has lost, comes out of the store."""
-    pinned = load_release(manifest_text(settings, str(champion.release))).adapter
+    live = load_release(manifest_text(settings, str(champion.release))).adapter
     lock = open_file(settings.store, promotion.champion_evidence(entries, champion)["dvc.lock"]).decode()
     try:
         pipeline.restore_stage(settings, "adapter", lock)
     except TandemError:
-        if pinned is None:
+        if live is None:
             raise
     target = settings.root / "data/adapter"
-    if pinned and not (target.is_dir() and folder_digest(target) == pinned.digest):
+    if live and not (target.is_dir() and folder_digest(target) == live.digest):
         say(f"the adapter of release {champion.number} comes out of the store")
-        copy_adapter(open_folder(settings.store, pinned.digest), target)
+        copy_model(open_folder(settings.store, live.digest), target)
 
 
-def copy_adapter(source: Path, target: Path) -> None:
+def copy_model(source: Path, target: Path) -> None:
     """As files of this workspace: those of the store are read-only."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=shutil.copyfile)

@@ -36,7 +36,7 @@ def tags_of(release: Release, verdict: Record) -> dict[str, str]:
         "adapter": short(release.adapter.digest) if release.adapter else "none",
         "primary": f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
         "questions": short(verdict["thresholds"]["questions"]),
-    }
+    } | ({"query encoder": short(release.query_encoder.digest)} if release.query_encoder else {})
 
 
 def ensure(settings: Settings, entries: list[Entry], release: str, run_id: str) -> int:

@@ -54,9 +54,11 @@ def fresh(stage: str) -> StageRun:
     return StageRun(stage, "cached")
 
 
-def reproduce(session: Session, target: str) -> list[StageRun]:
-    """`dvc repro TARGET`, a task run for every stage of it."""
-    return pipeline.reproduce(session.settings, target, lambda stage, reasons: execute_stage(session, stage, reasons), fresh)
+def reproduce(session: Session, target: str, leave: tuple[str, ...] = ()) -> list[StageRun]:
+    """`dvc repro TARGET`, a task run for every stage of it. Those to `leave` stay as they are."""
+    return pipeline.reproduce(
+        session.settings, target, lambda stage, reasons: execute_stage(session, stage, reasons), fresh, leave
+    )
 
 
 def reproduce_only(session: Session, stages: list[str]) -> list[StageRun]:

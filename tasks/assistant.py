@@ -24,6 +24,7 @@ class Pieces:
     embedder: Path
     adapter: Path | None
     store: str
+    query_encoder: Path | None = None  # where questions go through another one than passages
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Assistant:
     @cached_property
     def index(self) -> Index:
         manifest = self.release.index.model_dump() | {"embedder": self.release.embedder.model_dump()}
-        return Index(self.pieces.store, manifest, Embedder(self.pieces.embedder))
+        if self.release.query_encoder is not None:
+            manifest["query_encoder"] = self.release.query_encoder.model_dump()
+        return Index(self.pieces.store, manifest, Embedder(self.pieces.query_encoder or self.pieces.embedder))
 
     @cached_property
     def base(self) -> Generator:

@@ -45,17 +45,22 @@ class Embedder:
         """What a release pins: two embedders with one identity give the same vectors."""
         vectors = self.queries(PROBES)
         source = {key: self.source[key] for key in ("source", "id", "revision")}
-        return source | {
-            "query_prompt": self.query_prompt,
-            "passage_prompt": self.passage_prompt,
-            "backend": self.backend,
-            "digest": self.digest,
-            "dimension": int(vectors.shape[1]),
-            "max_tokens": self.max_tokens,
-            "pooling": self.encoder.pooling,
-            "normalised": True,
-            "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
-        }
+        tuned = {"tuned": self.source["tuned"]} if "tuned" in self.source else {}  # by the stage `retriever`
+        return (
+            source
+            | tuned
+            | {
+                "query_prompt": self.query_prompt,
+                "passage_prompt": self.passage_prompt,
+                "backend": self.backend,
+                "digest": self.digest,
+                "dimension": int(vectors.shape[1]),
+                "max_tokens": self.max_tokens,
+                "pooling": self.encoder.pooling,
+                "normalised": True,
+                "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
+            }
+        )
 
 
 def own_prompt(prompts: Mapping[str, str | None], *names: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from tasks.answers import AnswerStore, answer_all, weights_digest
-from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.gate import cost
 from tasks.generation import Generated, Generator, decoding, environment, resolved
@@ -20,7 +19,7 @@ from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
-from tasks.search import Index, widened
+from tasks.search import Index, open_index, widened
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
@@ -43,16 +42,16 @@ class Subject:
 
 
 def evaluate(
-    index: Path, embedder: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path, metrics: Path,
-    plots: Path, store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
+    index: Path, embedder: Path, retriever: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path,
+    metrics: Path, plots: Path, store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
 ) -> None:  # fmt: skip
     """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json; pictures go to `plots`, means to `metrics`."""
-    searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
+    searcher = open_index(store, index, embedder, retriever)
     settings = read_json(retrieval / "settings.json")
     used = resolved(prompt)
     shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, used)
     subject = Subject(searcher, settings, base, adapter, used, shots, decoding(used), AnswerStore(answers))
-    asked = unseen_by(adapter, read_jsonl(questions / "test.jsonl"))
+    asked = unseen_by((adapter, searcher.embedder.folder), read_jsonl(questions / "test.jsonl"))
     found, golden = measure_arms(subject, ARMS, asked, params)
     records = score_answers(found, used, params, gate)
     report = summarise(records, yardstick(asked, params, used, gate), params, gate)
@@ -62,21 +61,22 @@ def evaluate(
     write_json(metrics, flat_metrics(report))
 
 
-def unseen_by(adapter: Path | None, questions: list[Record]) -> list[Record]:
-    """Test questions that can judge this adapter: where pages were renamed or dealt anew, an older one was trained on some.
+def unseen_by(trained: Sequence[Path | None], questions: list[Record]) -> list[Record]:
+    """Test questions that can judge what was trained, adapter and embedder: where pages were renamed or dealt anew, an older one
+    learnt some.
 
     Raises InputError where none is left.
     """
-    seen = {record["id"] for record in learnt(lineage_of(adapter), questions)}
+    seen = {record["id"] for model in trained for record in learnt(lineage_of(model), questions)}
     kept = [record for record in questions if record["id"] not in seen]
     if not kept:
         raise InputError(
-            f"none of the {len(questions)} test questions can judge the adapter at {adapter}: it was trained on them or on their "
-            "pages. Put seed and shares back in params/questions.yaml, add questions about other pages, or train a new adapter: "
+            f"none of the {len(questions)} test questions can judge the adapter or the embedder: one was trained on them or on "
+            "their pages. Put seed and shares back in params/questions.yaml, add questions about other pages, or train anew: "
             "tandem retrain"
         )
     if seen:
-        say(f"{len(seen)} test questions left out: the adapter was trained on them or on their pages")
+        say(f"{len(seen)} test questions left out: adapter or embedder was trained on them or on their pages")
     return kept
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from tasks.composition import composition
 from tasks.contamination import refuse_contaminated
-from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.exclusion import may_train
 from tasks.params import ExamplesParams, PromptParams, QuestionsParams
@@ -20,18 +19,18 @@ from tasks.prompts import fitting, right_passage, target
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.replay import general
 from tasks.screening import Screen
-from tasks.search import Index, widened
+from tasks.search import Index, open_index, widened
 from tasks.stage import fresh_folder, run_stage, say
 
 
 def examples(
-    index: Path, embedder: Path, base: Path, retrieval: Path, questions: Path, replay: Path, out: Path, metrics: Path,
-    store: str, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
+    index: Path, embedder: Path, retriever: Path, base: Path, retrieval: Path, questions: Path, replay: Path, out: Path,
+    metrics: Path, store: str, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
     refuse_contaminated(asked, dealt.near_duplicate)  # the files may come from another hand than our own dealing
-    searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
+    searcher = open_index(store, index, embedder, retriever)
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     screen = Screen(params.secrets, params.personal_data, params.phone_regions)

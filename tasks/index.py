@@ -12,12 +12,23 @@ import numpy as np
 
 from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, VectorStore, embed_missing
+from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.nearest import measure_recall, partitions, served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
-from tasks.tables import check_store, checkout, connect, existing_ids, only_writer, open_table, restore_newest_tag, tags
+from tasks.tables import (
+    check_store,
+    checkout,
+    connect,
+    existing_ids,
+    full_text,
+    only_writer,
+    open_table,
+    restore_newest_tag,
+    tags,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +39,9 @@ PRIMARY_KEY = b"lance-schema:unenforced-primary-key:position"
 SCANNED_SHARE = 0.1  # of the rows that may stand outside the vector index, compared one by one, before it is made anew
 
 
-def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams) -> None:
+def index(
+    chunks: Path, embedder: Path, retriever: Path, out: Path, metrics: Path, store: str, vectors: Path, params: IndexParams
+) -> None:
     """Bring the table at `store` to the passages in `chunks`, tag it, and write out/manifest.json."""
     started = time.monotonic()
     check_store(store)
@@ -36,7 +49,7 @@ def index(chunks: Path, embedder: Path, out: Path, metrics: Path, store: str, ve
     if not passages:
         raise InputError("the corpus has no passages; ingest documents that hold text")
     connect(store)  # a bucket that is not there is said before anything is embedded
-    model = Embedder(embedder)
+    model = Embedder(passage_encoder(embedder, retriever))
     manifest = describe(passages, model.identity(), settings(params))
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
         _, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
@@ -142,10 +155,9 @@ def build_structures(table: Any, params: IndexParams) -> bool:
     The full text is indexed anew each time, at 25 microseconds a passage. `optimize` would do as well, but merges fragments while
     at it: four commits that write every vector of the table again. `tandem maintain` does that, when it is worth it.
     """
-    from lancedb.index import FTS, IvfFlat
+    from lancedb.index import IvfFlat
 
-    text = FTS(language=params.language, stem=params.stem, remove_stop_words=params.remove_stop_words, with_position=False)
-    table.create_index("embedded", config=text)
+    table.create_index("embedded", config=full_text(params))
     rows, outside = table.count_rows(), rows_outside(table)
     if rows < params.exact_below_rows:
         if outside is not None:

@@ -33,6 +33,13 @@ class Index(Group):
     digest: Digest
 
 
+class Tuned(Group):
+    """By the stage `retriever`, on which sides, of the embedder with which digest."""
+
+    sides: Literal["query", "both"]
+    of: Digest
+
+
 class Embedder(Group):
     """`digest` is that of its folder; `fingerprint` is a few coordinates of the vectors of some probe strings."""
 
@@ -48,12 +55,17 @@ class Embedder(Group):
     max_tokens: Positive
     backend: Name = "torch"
     fingerprint: Annotated[list[float], Field(min_length=1)]
+    tuned: Tuned | None = None
 
     @model_serializer(mode="wrap")
-    def _without_the_first_backend(self, serialise: SerializerFunctionWrapHandler) -> Record:
-        """A release from before there was a choice keeps its text, and with it its id."""
-        found: Record = serialise(self)
-        return found if found.get("backend") != "torch" else {key: value for key, value in found.items() if key != "backend"}
+    def _as_before_there_was_a_choice(self, serialise: SerializerFunctionWrapHandler) -> Record:
+        """A release from before there were backends and tuned embedders keeps its text, and with it its id."""
+        return without(serialise(self), {"backend": "torch", "tuned": None})
+
+
+def without(record: Record, told: Record) -> Record:
+    """Less the keys that have the value of a time when they were not written."""
+    return {key: value for key, value in record.items() if key not in told or told[key] != value}
 
 
 class Base(Group):
@@ -74,6 +86,7 @@ class Release(Group):
     corpus: Corpus
     index: Index
     embedder: Embedder
+    query_encoder: Embedder | None = None  # where questions go through another one than passages
     base: Base
     adapter: Adapter | None
     tokenizer: Annotated[dict[Name, Digest], Field(min_length=1)]  # every file of it, by name
@@ -83,10 +96,16 @@ class Release(Group):
     decoding: Record
     arm: Arm
 
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_query_encoders(self, serialise: SerializerFunctionWrapHandler) -> Record:
+        return without(serialise(self), {"query_encoder": None})
+
     @model_validator(mode="after")
     def whole(self) -> Self:
         if uses_adapter(self.arm) and self.adapter is None:
             raise ValueError(f"the arm {self.arm} needs an adapter")
+        if self.query_encoder and (not self.query_encoder.tuned or self.query_encoder.tuned.of != self.embedder.digest):
+            raise ValueError("the query encoder was not tuned from the embedder of the passages")
         try:
             canonical_json(self.model_dump())
         except TypeError as error:
@@ -163,8 +182,9 @@ def difference(a: Release, b: Release) -> list[str]:
         *content("index", "rows", a.index, b.index),
         *values("index", a.index.model_dump(include={"table"}), b.index.model_dump(include={"table"})),
         *model("embedder", a.embedder, b.embedder),
+        *piece("query encoder", a.query_encoder, b.query_encoder),
         *model("base model", a.base, b.base),
-        *adapter(a.adapter, b.adapter),
+        *piece("adapter", a.adapter, b.adapter),
         *tokenizer_files(a.tokenizer, b.tokenizer),
         *(["chat template: changed"] if a.chat_template != b.chat_template else []),
         *values("prompt", a.prompt, b.prompt),
@@ -193,11 +213,12 @@ def model(what: str, a: Embedder | Base, b: Embedder | Base) -> list[str]:
     return changed
 
 
-def adapter(a: Adapter | None, b: Adapter | None) -> list[str]:
+def piece(what: str, a: Adapter | Embedder | None, b: Adapter | Embedder | None) -> list[str]:
+    """`adapter: none -> 0123456789ab`"""
     if a == b:
         return []
     before, after = (short(each.digest) if each else "none" for each in (a, b))
-    return [f"adapter: {before} -> {after}"]
+    return [f"{what}: {before} -> {after}"]
 
 
 def tokenizer_files(a: dict[str, str], b: dict[str, str]) -> list[str]:

@@ -89,6 +89,25 @@ class IndexParams(Params):
     engine: Literal["local", "ray"]
 
 
+class RetrieverParams(Params):
+    file = "retriever.yaml"
+    sides: Literal["none", "query", "both"]
+    rank: Positive
+    alpha: Positive
+    targets: str | list[str]
+    learning_rate: Annotated[float, Field(ge=0)]
+    warmup_steps: Natural
+    epochs: Annotated[float, Field(gt=0)]
+    batch_size: Annotated[int, Field(ge=2)]
+    negatives: Natural
+    max_nearness: Share
+    scale: Annotated[float, Field(gt=0)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Positive
+    threads: Natural
+    seed: Natural
+
+
 class QuestionsParams(Params):
     file = "questions.yaml"
     train: Share

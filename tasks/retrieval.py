@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tasks.embedding import Embedder
 from tasks.errors import InputError
 from tasks.params import RetrievalParams
 from tasks.plots import retrieval_curve
-from tasks.prompts import right_passage
-from tasks.records import Record, read_json, read_jsonl, write_json
-from tasks.scores import retrieval_scores
-from tasks.search import Index, Ranking, fused
+from tasks.records import Record, read_jsonl, write_json
+from tasks.scores import named, retrieval_scores
+from tasks.search import Ranking, fused, open_index
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import bounds
 
@@ -26,10 +24,11 @@ Legs = tuple[Ranking, Ranking, dict[str, Record]]
 
 
 def retrieval(
-    index: Path, embedder: Path, questions: Path, out: Path, metrics: Path, plots: Path, store: str, params: RetrievalParams
-) -> None:
+    index: Path, embedder: Path, retriever: Path, questions: Path, out: Path, metrics: Path, plots: Path, store: str,
+    params: RetrievalParams,
+) -> None:  # fmt: skip
     """Write out/settings.json {"fusion", "text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`."""
-    searcher = Index(store, read_json(index / "manifest.json"), Embedder(embedder))
+    searcher = open_index(store, index, embedder, retriever)
     asked = [record for record in read_jsonl(questions / "validation.jsonl") if record["document"]]
     if not asked:
         raise InputError("no validation question names a page; retrieval cannot be chosen. Add pairs with a document")
@@ -85,22 +84,11 @@ def picture(curve: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
     return points, None if settings["fusion"] == "rrf" else settings["text_weight"]
 
 
-def named(passages: Mapping[str, Record], record: Record) -> dict[str, str]:
-    """Passage id -> what it counts as: the page of the question if it holds the answer; else itself, or its page where no fact
-    is known, so that of a wrong page only the first passage takes a place."""
-    page, fact = record["document"], record.get("fact")
-    return {key: page if answers(passage, record) else key if fact else passage["document"] for key, passage in passages.items()}
-
-
 def ranked_items(
     legs: Mapping[str, Legs], items: Mapping[str, Mapping[str, str]], choice: Mapping[str, Any]
 ) -> dict[str, list[str]]:
     """Question -> what each passage counts as, best passage first."""
     return {question: [items[question][key] for key, _ in fused(*legs[question][:2], choice)] for question in items}
-
-
-def answers(passage: Record, record: Record) -> bool:
-    return right_passage([passage], record["document"], record.get("fact")) is not None
 
 
 def clearly_better(

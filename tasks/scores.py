@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.facts import Tokens, contains_fact, find
-from tasks.prompts import MARKER, abstains, cited_numbers
+from tasks.prompts import MARKER, abstains, cited_numbers, right_passage
 from tasks.records import Record
 
 CUTOFFS = (1, 5, 10)
@@ -177,3 +177,14 @@ def retrieval_scores(ranked: Mapping[str, Sequence[str]], relevant: Mapping[str,
     for found in iter_calc(list(names), judged, run) if run else ():
         scores[names[found.measure]][found.query_id] = float(found.value)
     return scores
+
+
+def named(passages: Mapping[str, Record], record: Record) -> dict[str, str]:
+    """Passage id -> what it counts as: the page of the question if it holds the answer; else itself, or its page where no fact
+    is known, so that of a wrong page only the first passage takes a place."""
+    page, fact = record["document"], record.get("fact")
+    return {key: page if answers(passage, record) else key if fact else passage["document"] for key, passage in passages.items()}
+
+
+def answers(passage: Record, record: Record) -> bool:
+    return right_passage([passage], record["document"], record.get("fact")) is not None

@@ -6,15 +6,17 @@ Clarke and Buettcher, SIGIR 2009), which needs no weight but throws away how sur
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tasks.backends import Vectors
 from tasks.embedding import Embedder, same_fingerprint
+from tasks.encoders import pinned_query_encoder, query_encoder
 from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
-from tasks.records import Record
+from tasks.records import Record, read_json
 from tasks.tables import check_store, checkout, connect, open_table, tags
 from tasks.texts import as_asked
 
@@ -26,11 +28,12 @@ MOST_FETCHED = 32  # times the candidates: a corpus of equal passages is not rea
 
 
 class Index:
-    """One version of the table, the one that the manifest names, read-only, with the embedder that it expects."""
+    """One version of the table, the one that the manifest names, read-only, with the embedder that it expects of questions: that
+    of its passages, or the manifest's "query_encoder", tuned from it."""
 
     def __init__(self, store: str, manifest: Mapping[str, Any], embedder: Embedder) -> None:
         check_store(store)
-        check_embedder(manifest["embedder"], embedder.identity())
+        check_query_encoder(manifest, embedder.identity())
         self.embedder = embedder
         self.dimension = int(manifest["embedder"]["dimension"])
         self.table = open_version(store, manifest)
@@ -65,6 +68,12 @@ class Index:
         return [passages[key] | {"score": round(score, 6)} for key, score in best]
 
 
+def open_index(store: str, index: Path, embedder: Path, retriever: Path) -> Index:
+    """As the pipeline has it: the outputs of the stages `index`, `models` (its embedder) and `retriever`."""
+    manifest = read_json(index / "manifest.json") | {"query_encoder": pinned_query_encoder(retriever)}
+    return Index(store, manifest, Embedder(query_encoder(embedder, retriever)))
+
+
 def widened(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Ten passages at least, whatever number the prompt holds: retrieval is judged on them, an example may need substitutes."""
     return {**settings, "k": max(10, settings["k"])}
@@ -87,19 +96,36 @@ def open_version(store: str, manifest: Mapping[str, Any]) -> Any:
     return table
 
 
-def check_embedder(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+def check_query_encoder(manifest: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
+    """Raises IntegrityError where questions would be embedded by another model than the vectors of the passages expect."""
+    tuned = manifest.get("query_encoder")
+    if tuned is None:
+        check_embedder(manifest["embedder"], actual)
+        return
+    if tuned["tuned"]["of"] != manifest["embedder"]["digest"]:
+        raise IntegrityError(
+            f"the query encoder was tuned for passages embedded by {tuned['tuned']['of'][:12]}, the index holds those of "
+            f"{manifest['embedder']['digest'][:12]}; tune it anew: dvc repro retriever"
+        )
+    check_embedder(tuned, actual, "questions are embedded by", "run the stage anew: dvc repro retriever")
+
+
+def check_embedder(
+    expected: Mapping[str, Any],
+    actual: Mapping[str, Any],
+    rule: str = "the index was built with",
+    mend: str = "rebuild the index: dvc repro index",
+) -> None:
     """A query embedded by another model of the same dimension would give silent nonsense."""
     expected, actual = {"backend": "torch", **expected}, {"backend": "torch", **actual}  # a release from before has no backend
     for key in ("backend", "digest", "dimension", "pooling", "query_prompt", "passage_prompt"):
         if expected[key] != actual[key]:
             raise IntegrityError(
-                f"the index was built with {expected['id'] or expected['source']} ({key} {expected[key]}), the embedder here has "
-                f"{actual[key]}; rebuild the index: dvc repro index"
+                f"{rule} {expected['id'] or expected['source']} ({key} {expected[key]}), the embedder here has "
+                f"{actual[key]}; {mend}"
             )
     if not same_fingerprint(expected["fingerprint"], actual["fingerprint"]):
-        raise IntegrityError(
-            "the embedder gives other vectors than those in the index (fingerprint differs); rebuild: dvc repro index"
-        )
+        raise IntegrityError(f"{rule} an embedder that gives other vectors than the one here (fingerprint differs); {mend}")
 
 
 def checked_question(question: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ConflictError, InputError, IntegrityError
+from tasks.params import IndexParams
 from tasks.records import value_digest
 from tasks.stage import say
 
@@ -153,3 +154,10 @@ def existing_ids(table: Any) -> set[str]:
 def rows_digest(table: Any) -> str:
     """As in the manifest: over the ids, which are digests of the rows' content."""
     return value_digest(sorted(existing_ids(table)))
+
+
+def full_text(params: IndexParams) -> Any:
+    """The full-text index that these settings ask for."""
+    from lancedb.index import FTS
+
+    return FTS(language=params.language, stem=params.stem, remove_stop_words=params.remove_stop_words, with_position=False)

@@ -21,8 +21,8 @@ from tasks.embedding import Embedder
 from tasks.params import RetrievalParams
 from tasks.params_files import load
 from tasks.records import Record, read_json, read_jsonl
-from tasks.retrieval import Legs, choose, named, ranked_items
-from tasks.scores import retrieval_scores
+from tasks.retrieval import Legs, choose, ranked_items
+from tasks.scores import named, retrieval_scores
 from tasks.search import Index
 from tasks.statistics import by_page, intervals, resampled_means
 

@@ -73,7 +73,7 @@ def test_a_release_trains_what_is_stale_and_promotes_it(world: World, copy: Copy
     capsys.readouterr()
     assert run(["release", "--json"]) == 0
     outcome: Any = json.loads(capsys.readouterr().out)
-    ran = ["chunks", "index", "retrieval", "examples", "adapter", "evaluate"]
+    ran = ["chunks", "retriever", "index", "retrieval", "examples", "adapter", "evaluate"]
     assert executed_stages() - before == dict.fromkeys(ran, 1)
     assert (outcome["outcome"], outcome["number"]) == ("promoted", 2)
     assert folder_digest(clone / "data/adapter") != live

@@ -141,7 +141,7 @@ def test_a_training_file_from_elsewhere_that_holds_a_test_question_stops_the_sta
     nowhere = tmp_path / "nowhere"
     with pytest.raises(InputError, match="planted and t: the same question"):
         examples(
-            nowhere, nowhere, tiny_base, nowhere, tmp_path / "questions", REPLAY,
+            nowhere, nowhere, nowhere, tiny_base, nowhere, tmp_path / "questions", REPLAY,
             tmp_path / "out", tmp_path / "m.json", "", params,
             prompt, DEALT,
         )  # fmt: skip

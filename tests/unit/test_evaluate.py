@@ -133,10 +133,10 @@ def test_the_report_tells_every_slice_apart() -> None:
 def test_an_adapter_is_not_judged_by_questions_or_pages_that_it_was_trained_on(tmp_path: Path) -> None:
     trained = [{"question": "when is 2", "document": "page-old", "passages": []}, {**ASKED[2], "passages": []}]
     write_json(tmp_path / LINEAGE, lineage(trained))
-    assert [record["id"] for record in unseen_by(tmp_path, ASKED)] == ["q1", "q4", "q5", "q7"]  # q3 and q6 are of page-0
-    assert unseen_by(None, ASKED) == ASKED
+    assert [record["id"] for record in unseen_by((tmp_path, None), ASKED)] == ["q1", "q4", "q5", "q7"]  # q3 and q6 are of page-0
+    assert unseen_by((None, tmp_path / "plain"), ASKED) == ASKED
     with pytest.raises(InputError, match=r"none of the 2 test questions can judge the adapter.*tandem retrain"):
-        unseen_by(tmp_path, [ASKED[1], ASKED[5]])
+        unseen_by((None, tmp_path), [ASKED[1], ASKED[5]])
 
 
 def test_arms_with_an_adapter_are_asked_without_shots_as_it_was_trained() -> None:

@@ -69,7 +69,7 @@ def test_no_training_file_holds_a_word_of_such_a_page(tmp_path: Path, tiny_embed
         kinds = load(ExamplesParams, PARAMS).model_copy(update=shares)
         questions(tmp_path / "questions.jsonl", tmp_path / "documents", tmp_path / "questions", dealt)
         examples(
-            tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+            tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
             tmp_path / "examples",
             tmp_path / "metrics.json", place.store, kinds, load(PromptParams, PARAMS), dealt,
         )  # fmt: skip
@@ -97,7 +97,7 @@ def test_an_example_left_without_passages_is_dropped_and_counted(tmp_path: Path,
     for split, some in (("train", asked), ("validation", beside), ("test", [])):
         write_jsonl(tmp_path / f"questions/{split}.jsonl", some)
     examples(
-        tmp_path / "out", place.embedder, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
+        tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
         tmp_path / "examples",
         tmp_path / "metrics.json", place.store, bare, load(PromptParams, PARAMS), dealt,
     )  # fmt: skip

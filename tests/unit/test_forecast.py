@@ -127,6 +127,33 @@ def test_another_embedder_embeds_everything(with_model: Settings) -> None:
     assert expected(with_model)[:2] == (len(texts(with_model)), None)
 
 
+def test_tuning_both_sides_embeds_everything_anew_at_the_pace_of_the_plain_embedder_and_tuning_one_nothing(
+    with_model: Settings,
+) -> None:
+    embed(with_model, texts(with_model), 300.0)
+    count = len(set(texts(with_model)))
+    tiny.change_params(with_model.root, "retriever.yaml", {"sides": "both"})
+    passages, minutes, says = expected(with_model)
+    assert (passages, minutes) == (count, 5.0)
+    assert says.startswith(f"to embed: about {count} passages, about 5.0 minutes, after training: `sides: both`")
+    tiny.change_params(with_model.root, "retriever.yaml", {"sides": "query"})
+    assert expected(with_model)[0] == 0
+
+
+def test_an_embedder_that_was_tuned_on_both_sides_is_the_one_whose_vectors_count(with_model: Settings) -> None:
+    embed(with_model, texts(with_model), 60.0)
+    encoder = with_model.root / "data/retriever/encoder"
+    encoder.mkdir(parents=True)
+    (encoder / "model.safetensors").write_bytes(b"tuned weights")
+    write_json(encoder.parent / "retriever.json", {"sides": "both", "encoder": {}})
+    assert tiny.dvc(with_model.root, "repro", "questions").returncode == 0
+    write_json(with_model.root / "data/metrics/retriever.json", {})
+    assert expected(with_model)[0] == 0  # `sides: none` will leave the plain embedder, whose vectors are there
+    done = tiny.dvc(with_model.root, "commit", "--force", "retriever")
+    assert done.returncode == 0, done.stderr
+    assert expected(with_model)[0] == len(set(texts(with_model)))
+
+
 def test_a_plan_imports_nothing_heavy(with_model: Settings) -> None:
     embed(with_model, texts(with_model), 60.0)
     code = (

@@ -8,6 +8,7 @@ import tiny
 
 import tasks.index
 from tasks.embedding import Embedder
+from tasks.encoders import PINNED
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.index import bring_up_to_date, check_content, describe, index, settings
 from tasks.params import IndexParams
@@ -54,13 +55,15 @@ class Place:
         self.embedder = Path(shutil.copytree(embedder, folder / "embedder"))
         source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
         write_json(self.embedder / "tandem.json", source)
+        self.retriever = folder / "retriever"
+        write_json(self.retriever / PINNED, {"sides": "none"})
         self.store, self.vectors = str(folder / "lance"), folder / "vectors.sqlite"
 
     def build(self, passages: list[Record], params: IndexParams = PARAMS) -> tuple[dict[str, Any], dict[str, Any]]:
         """(manifest, metrics)"""
         write_jsonl(self.folder / "chunks/passages.jsonl", passages)
         out, metrics = self.folder / "out", self.folder / "metrics.json"
-        index(self.folder / "chunks", self.embedder, out, metrics, self.store, self.vectors, params)
+        index(self.folder / "chunks", self.embedder, self.retriever, out, metrics, self.store, self.vectors, params)
         return read_json(out / "manifest.json"), read_json(metrics)
 
     def open(self, manifest: dict[str, Any]) -> Index:

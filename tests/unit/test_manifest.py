@@ -70,6 +70,19 @@ def test_an_embedders_backend_is_pinned_and_a_release_from_before_there_was_a_ch
     assert difference(release(), integers) == ['embedder backend: (not set) -> "onnx-int8"']
 
 
+def test_a_query_encoder_is_pinned_and_a_release_from_before_there_were_any_keeps_its_id() -> None:
+    tuned = manifest()["embedder"] | {"digest": DIGEST["e"], "tuned": {"sides": "query", "of": DIGEST["b"]}}
+    made = release(query_encoder=tuned)
+    assert release(query_encoder=None) == release() and "query_encoder" not in render(release())
+    assert "tuned" not in render(release(embedder=manifest()["embedder"] | {"tuned": None}))
+    assert release_id(made) != release_id(release()) and load_release(render(made)) == made
+    assert difference(release(), made) == [f"query encoder: none -> {short(DIGEST['e'])}"]
+    other = tuned | {"tuned": {"sides": "query", "of": DIGEST["c"]}}
+    for wrong in (other, manifest()["embedder"]):
+        with pytest.raises(IntegrityError, match="not tuned from the embedder of the passages"):
+            load_release(json.dumps(manifest(query_encoder=wrong)))
+
+
 def test_the_id_does_not_depend_on_the_order_of_keys_and_changes_with_every_piece() -> None:
     backwards = Release.model_validate(dict(reversed(manifest().items())))
     assert release_id(backwards) == release_id(release())

@@ -76,7 +76,8 @@ def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tu
         write_jsonl(folder / f"questions/{split}.jsonl", asked)
     params = load(ExamplesParams, PARAMS).model_copy(update={"bare_share": bare, "without_right_share": 0.0})
     examples(
-        folder / "out", world.place.embedder, world.base, folder / "retrieval", folder / "questions", REPLAY, folder / "examples",
+        folder / "out", world.place.embedder, world.place.retriever, world.base, folder / "retrieval", folder / "questions",
+        REPLAY, folder / "examples",
         folder / "metrics.json", world.place.store, params, prompt, load(QuestionsParams, PARAMS),
     )  # fmt: skip
     made = read_jsonl(folder / "examples/train.jsonl")

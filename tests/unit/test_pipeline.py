@@ -36,7 +36,7 @@ def stale_stages(root: Path) -> dict[str, list[str]]:
 
 def test_the_order_of_the_stages_is_one_in_which_each_follows_what_it_needs(clone: Path) -> None:
     order = stage_order(clone, "evaluate")
-    assert len(order) == 9 and order[-1] == "evaluate"
+    assert len(order) == 10 and order[-1] == "evaluate"
     graph = yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
     made_by = {out: stage for stage, entry in graph.items() for out in entry["outs"] if isinstance(out, str)}
     for stage, entry in graph.items():

@@ -48,7 +48,7 @@ def test_a_plan_tells_what_never_ran_and_that_a_release_is_next(settings: Settin
     tiny.write_corpus(settings.root / "data/raw")
     (settings.root / "data/raw.dvc").write_text("outs: []\n")
     made = plan(settings)
-    assert len(made["stale"]) == 9 and made["after"] == []
+    assert len(made["stale"]) == 10 and made["after"] == []
     assert (made["adapter_lag"], made["next"]) == (0, "tandem release")
 
 
@@ -63,6 +63,7 @@ def test_a_change_is_followed_downstream(settings: Settings) -> None:
     assert set(made["stale"]) | set(made["after"]) == {
         "models",
         "chunks",
+        "retriever",
         "index",
         "retrieval",
         "examples",

@@ -8,18 +8,28 @@ from pathlib import Path
 import mlflow
 import pytest
 import tiny
-from workspace import candidate_of, change, settings_of, write_adapter, write_documents, write_evaluation, write_workspace
+from workspace import (
+    candidate_of,
+    change,
+    settings_of,
+    tune_query_encoder,
+    write_adapter,
+    write_documents,
+    write_evaluation,
+    write_workspace,
+)  # fmt: skip
 
-from flows import doctor, ledger, opening, promotion, registry, tracking
+from flows import doctor, housekeeping, ledger, opening, promotion, registry, tracking
 from flows.candidate import as_release
 from flows.ledger import Entry
 from flows.lock import exclusive
 from flows.settings import Settings, prepare
-from flows.store import open_file
+from flows.store import open_file, seal_folder
 from flows.succession import succession
+from tasks.assistant import Pieces
 from tasks.errors import ConflictError, InputError, IntegrityError, RefusedError
-from tasks.manifest import load_release, release_id
-from tasks.records import read_json, write_json
+from tasks.manifest import Release, load_release, release_id, render
+from tasks.records import folder_digest, read_json, write_json
 
 # MLflow infers schemas of its own models at its import
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -84,6 +94,39 @@ def test_a_first_release_then_a_fresher_one(settings: Settings) -> None:
     assert promotion.follow_ledger(settings) is None
     tags = tracking.client(settings.tracking_uri).get_model_version("assistant", "2").tags
     assert (tags["release"], tags["number"], tags["ledger"], tags["arm"]) == (second.release, "2", "2", "rag+lora")
+
+
+def test_a_release_pins_its_query_encoder_and_one_without_is_asked_without(settings: Settings) -> None:
+    first = promote(settings)
+    tune_query_encoder(settings.root, 3.0)
+    write_documents(settings.root, {"page-1": "new"})
+    second = promote(settings)
+    release = load_release(opening.manifest_text(settings, str(second.release)))
+    pinned = folder_digest(settings.root / "data/retriever/encoder")
+    assert release.query_encoder and release.query_encoder.digest == pinned
+    assert housekeeping.digests(release).count(pinned) == 1
+    tags = tracking.client(settings.tracking_uri).get_model_version("assistant", "2").tags
+    assert tags["query encoder"] == pinned[:12]
+    shutil.rmtree(settings.root / "data/retriever")  # a release stands on the store alone
+    found = pieces(settings, release)
+    assert found.query_encoder and folder_digest(found.query_encoder) == pinned and found.embedder != found.query_encoder
+    damaged = next(found.query_encoder.glob("*.safetensors"))
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"torn")
+    with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
+        pieces(settings, release)
+    entries = ledger.read(settings.ledger)
+    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), True)
+    assert any("query encoder" in fault.what for fault in faults)
+    assert pieces(settings, load_release(opening.manifest_text(settings, str(first.release)))).query_encoder is None
+
+
+def pieces(settings: Settings, release: Release) -> Pieces:
+    """Verified, not loaded. The workspace's embedder is a stand-in: its own digest is none of a folder's."""
+    if release.embedder.digest == "e" * 64:
+        sealed = seal_folder(settings.store, settings.root / "data/models/embedder")
+        release = release.model_copy(update={"embedder": release.embedder.model_copy(update={"digest": sealed})})
+    return opening.open_manifest(settings, render(release)).pieces
 
 
 def test_registering_a_release_does_not_end_the_flows_run(settings: Settings) -> None:

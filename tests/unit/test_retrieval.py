@@ -8,7 +8,8 @@ from tasks.errors import InputError
 from tasks.params import RetrievalParams
 from tasks.params_files import load
 from tasks.records import Record, write_jsonl
-from tasks.retrieval import Legs, candidates, choose, clearly_better, named, picture, retrieval, smallest_k
+from tasks.retrieval import Legs, candidates, choose, clearly_better, picture, retrieval, smallest_k
+from tasks.scores import named
 
 PARAMS = load(RetrievalParams, tiny.ROOT / "params").model_copy(
     update={
@@ -150,6 +151,12 @@ def test_without_a_validation_question_that_names_a_page_there_is_nothing_to_cho
     paths = {name: tmp_path / name for name in ("questions", "metrics", "plots")}
     with pytest.raises(InputError, match="no validation question names a page"):
         retrieval(
-            **paths, index=tmp_path / "out", embedder=place.embedder, out=tmp_path / "made", store=place.store, params=PARAMS
+            **paths,
+            index=tmp_path / "out",
+            embedder=place.embedder,
+            retriever=place.retriever,
+            out=tmp_path / "made",
+            store=place.store,
+            params=PARAMS,
         )
     assert not (tmp_path / "made").exists()

@@ -76,7 +76,7 @@ def learn(folder: Path, embedder: Path, base: Path, secrets: Policy, personal_da
         update={"bare_share": 0.0, "without_right_share": 0.0, "secrets": secrets, "personal_data": personal_data}
     )
     examples(
-        folder / "out", place.embedder, base, folder / "retrieval", folder / "questions", REPLAY,
+        folder / "out", place.embedder, place.retriever, base, folder / "retrieval", folder / "questions", REPLAY,
         folder / "examples", folder / "m.json",
         place.store, params, load(PromptParams, PARAMS), load(QuestionsParams, PARAMS),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from tasks.golden import golden_record
 from tasks.params import ARMS, PromptParams
 from tasks.params_files import load
 from tasks.prompts import pinned
-from tasks.records import Record, read_json, write_json, write_jsonl, write_text
+from tasks.records import Record, folder_digest, read_json, write_json, write_jsonl, write_text
 
 EMBEDDER = {
     "source": "folder", "id": "tiny", "revision": "", "query_prompt": "", "passage_prompt": "", "digest": "e" * 64,
@@ -42,6 +42,7 @@ def write_workspace(root: Path, adapter: float = 1.0, fact: float = 1.0) -> Sett
     model_folder(data / "models/embedder", 2.0)
     write_documents(root, {"page-1": "a", "page-2": "b", "page-3": "c", "page-4": "d"})
     write_json(data / "index/manifest.json", {"table": "t", "tag": "r", "rows": 3, "digest": "d" * 64, "embedder": EMBEDDER})
+    write_json(data / "retriever/retriever.json", {"sides": "none"})
     write_json(data / "metrics/index.json", {"recall@10": 1.0})
     write_json(data / "retrieval/settings.json", {"text_weight": 1.0, "k": 1, "candidates": 10, "mode": "text"})
     write_jsonl(data / "questions/test.jsonl", [])
@@ -54,6 +55,17 @@ def write_workspace(root: Path, adapter: float = 1.0, fact: float = 1.0) -> Sett
 def settings_of(root: Path) -> Settings:
     with tiny.inside(root):
         return read_settings({"TANDEM_USER": "a test"})
+
+
+def tune_query_encoder(root: Path, value: float) -> None:
+    """As the stage `retriever` leaves it. The plain embedder's digest is what the index's manifest says."""
+    encoder = root / "data/retriever/encoder"
+    shutil.rmtree(encoder, ignore_errors=True)
+    model_folder(encoder, value)
+    plain = folder_digest(root / "data/models/embedder")
+    change(root / "data/index/manifest.json", embedder=EMBEDDER | {"digest": plain})
+    tuned = {"digest": folder_digest(encoder), "tuned": {"sides": "query", "of": plain}}
+    write_json(root / "data/retriever/retriever.json", {"sides": "query", "encoder": EMBEDDER | tuned})
 
 
 def write_adapter(root: Path, value: float) -> None:

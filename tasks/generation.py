@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.lineage import check_fits
 from tasks.params import Precision, PromptParams
-from tasks.prompts import Message, check_chat_template
+from tasks.prompts import Message, check_chat_template, rendered
 from tasks.stage import say
 
 GENERATING = ("torch", "transformers", "peft")  # the libraries whose arithmetic an answer is
@@ -59,6 +60,8 @@ class Generator:
         self.tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
         check_chat_template(self.tokenizer)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        if adapter is not None:
+            check_fits(base, adapter)
         model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype, use_safetensors=True)
         self.model = merged(model, adapter).to(self.device).eval()
         self.model.generation_config = GenerationConfig(
@@ -81,7 +84,7 @@ class Generator:
         return self._generate([self.render(messages)])[0]
 
     def render(self, messages: list[Message]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        return rendered(self.tokenizer, messages)
 
     def timed(self, messages: list[Message]) -> tuple[Generated, float]:
         """One answer alone, and the seconds that a person would wait for it."""

@@ -55,13 +55,13 @@ class Generator:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+        if adapter is not None:
+            check_fits(base, adapter)
         self.device, self.decoding = device(), dict(decoding)
         dtype = getattr(torch, self.decoding["dtype"])
         self.tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
         check_chat_template(self.tokenizer)
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
-        if adapter is not None:
-            check_fits(base, adapter)
         model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=dtype, use_safetensors=True)
         self.model = merged(model, adapter).to(self.device).eval()
         self.model.generation_config = GenerationConfig(

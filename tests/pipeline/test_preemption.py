@@ -1,4 +1,4 @@
-"""The stage `adapter` as DVC runs it, in a process of its own that is stopped and killed."""
+"""The stage `adapter` as DVC runs it, in a process of its own that is stopped and killed, and in two."""
 
 import random
 import re
@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from tasks.errors import PreemptedError
-from tasks.records import folder_digest, write_jsonl
+from tasks.records import folder_digest, read_json, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,18 @@ def test_kill_9_at_any_time_and_again_ends_in_the_same_bytes(place: Path, uninte
     said, _ = process.communicate(timeout=280)
     assert process.returncode == 0, said
     assert folder_digest(place / "killed") == uninterrupted
+
+
+def test_two_processes_train_as_one_does_and_write_one_adapter(place: Path, uninterrupted: str) -> None:
+    launch = ("--cpu", "--num_processes", "2", "--num_cpu_threads_per_process", "1")
+    process = start(place, place / "two", sys.executable, "-m", "accelerate.commands.launch", *launch)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    one, two = (read_json(place / f"{name}.json") for name in ("whole", "two"))
+    for before, after in zip(one["curve"], two["curve"], strict=True):
+        assert before["step"] == after["step"]
+        for name in ("train_loss", "validation_loss"):
+            assert after.get(name) == pytest.approx(before.get(name), abs=0.02)
+    assert one["kept_step"] == two["kept_step"]
+    assert said.count("adapter: validation loss") == 1 and said.count("step 40 of 40: validation loss") == 1
+    assert not list(place.rglob("*.tmp")) and not (place / "two.ck").exists()

@@ -69,9 +69,7 @@ def change_weights(base: Path) -> None:
 
 
 def change_tokenizer(base: Path) -> None:
-    write_json(
-        base / "tokenizer.json", read_json(base / "tokenizer.json") | {"truncation": None, "padding": None, "version": "1.1"}
-    )
+    write_json(base / "tokenizer.json", read_json(base / "tokenizer.json") | {"normalizer": None})
 
 
 def change_template(base: Path) -> None:

@@ -7,7 +7,7 @@ runs over the training steps alone. Real tokens: without padding.
 
 Prints, per way, tokens a second by the clock and by processor time (with OMP_NUM_THREADS=1 the one that other work does not
 disturb), the paired ratios to TRL's defaults and to TRL tuned by hand with bootstrap intervals, the loss on the validation
-examples (measured by one function for all), and peak memory.
+examples (measured by one function for all), and peak memory; anew after every repeat, so that it may be stopped.
 """
 
 import json
@@ -52,7 +52,7 @@ def main() -> None:
                 found[way].append(timed(way, base, examples, steps))
             line = ", ".join(f"{way} {found[way][-1]['wall']:.1f} ({found[way][-1]['cpu']:.1f})" for way in WAYS)
             print(f"run {repeat + 1}, load {os.getloadavg()[0]:.1f}: seconds (of processor) {line}", flush=True)
-    show(found)
+            show(found)
 
 
 def machine() -> str:
@@ -127,6 +127,7 @@ def with_steps(count: int, steps: int) -> AdapterParams:
 
 
 def theirs(way: str, base: Path, records: dict[str, Any], steps: int) -> tuple[Any, int, float, float]:
+    import torch
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -147,7 +148,8 @@ def theirs(way: str, base: Path, records: dict[str, Any], steps: int) -> tuple[A
             args=SFTConfig(
                 output_dir=scratch, max_steps=steps, per_device_train_batch_size=params.batch_size, seed=params.seed,
                 learning_rate=params.learning_rate, lr_scheduler_type=params.schedule, warmup_steps=params.warmup_steps,
-                max_length=params.max_tokens, use_cpu=True, report_to="none", save_strategy="no", **TRL[way],
+                max_length=params.max_tokens, report_to="none", save_strategy="no",
+                use_cpu=not torch.cuda.is_available(), **TRL[way],
             ),
             train_dataset=data,
             processing_class=AutoTokenizer.from_pretrained(base),
@@ -167,7 +169,9 @@ def held_out(model: Any, base: Path, records: list[Any]) -> float:
     found = [tokenised(record, tokenizer) for record in records]
     model = model.float().eval()
     with torch.no_grad():
-        return sum(float(summed_loss(model, tensors([each], 0, "cpu"))) for each in found) / sum(each.answer for each in found)
+        return sum(float(summed_loss(model, tensors([each], 0, model.device))) for each in found) / sum(
+            each.answer for each in found
+        )
 
 
 def show(found: dict[str, list[Measured]]) -> None:
@@ -177,7 +181,7 @@ def show(found: dict[str, list[Measured]]) -> None:
         speed = [np.median([run["tokens"] / run[clock] for run in runs]) for clock in ("wall", "cpu")]
         ratios = " | ".join(ratio(runs, found[peer]) for peer in TRL)
         loss, peak = (np.median([run[name] for run in runs]) for name in ("loss", "mb"))
-        print(f"| {way} | {speed[0]:.0f} | {speed[1]:.0f} | {ratios} | {loss:.3f} | {peak:.0f} |")
+        print(f"| {way} | {speed[0]:.0f} | {speed[1]:.0f} | {ratios} | {loss:.3f} | {peak:.0f} |", flush=True)
 
 
 def ratio(runs: list[Measured], peers: list[Measured]) -> str:

@@ -5,11 +5,12 @@ before; a folder without its marker, or whose bytes are others, is thrown away.
 """
 
 import os
+import re
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ FORMAT = 1  # another one where the training loop computes something else from t
 MARKER, PROGRESS = "complete.json", "progress.json"
 PARTS = ("weights", "best", "first_moments", "second_moments")  # name of a parameter -> tensor
 LIBRARIES = ("torch", "transformers", "peft")
+KEY = re.compile("[0-9a-f]{64}")  # the name of a training's folder
 Tensors = dict[str, Any]
 
 
@@ -52,7 +54,7 @@ def training_key(base: Path, examples: Path, params: AdapterParams, processes: i
 
 
 class Checkpoints:
-    """Those of one training, in a folder of its own below `root`. Nothing else lies there: it may be cleared at any time."""
+    """Those of one training, in a folder of its own below `root`, which may be cleared at any time."""
 
     def __init__(self, root: Path, key: str) -> None:
         self.root, self.key, self.folder = root, key, root / key
@@ -76,13 +78,13 @@ class Checkpoints:
                 remove(old)
 
     def newest(self) -> tuple[Progress, dict[str, Tensors]] | None:
-        """The last whole one. Everything else below `root` is removed: torn folders, and trainings that nobody will end."""
+        """The last whole one. The others are removed: torn ones, and those of trainings that nobody will end."""
         from safetensors.torch import load_file
 
         whole = sorted(path for path in self.folder.glob("step-*") if self.is_whole(path))
-        for path in [*self.root.glob("*"), *self.folder.glob("*")]:
-            if path != self.folder and path not in whole[-1:]:
-                remove(path)
+        others = [path for path in self.root.glob("*") if KEY.fullmatch(path.name) and path != self.folder]
+        for path in [*others, *(path for path in self.folder.glob("*") if path not in whole[-1:])]:
+            remove(path)
         if not whole:
             return None
         parts = {name: dict(load_file(whole[-1] / f"{name}.safetensors")) for name in PARTS}
@@ -98,7 +100,10 @@ class Checkpoints:
         return bool(marker == {"key": self.key, "files": files})
 
     def clear(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        """`root` too, unless somebody keeps other things there."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self.root.rmdir()
 
 
 def remove(folder: Path) -> None:

@@ -11,6 +11,7 @@ from tasks.params import AdapterParams
 from tasks.params_files import load
 from tasks.records import write_text
 
+KEY, OTHER = "a" * 64, "b" * 64
 SHIPPED = Path(__file__).parents[2] / "params"
 
 
@@ -21,13 +22,13 @@ def parts(value: float) -> dict[str, Any]:
 
 
 def written(root: Path, *steps: int) -> Checkpoints:
-    made = Checkpoints(root, "key")
+    made = Checkpoints(root, KEY)
     for step in steps:
         made.write(Progress(step, [{"step": step, "train_loss": 1 / 3}]), parts(step))
     return made
 
 
-def found(root: Path, key: str = "key") -> int | None:
+def found(root: Path, key: str = KEY) -> int | None:
     """The step that a new process would go on from; its weights are those of that step."""
     newest = Checkpoints(root, key).newest()
     if newest is None:
@@ -52,8 +53,8 @@ def test_a_kill_at_any_file_of_a_checkpoint_leaves_the_one_before(tmp_path: Path
     assert len(files) == len(PARTS) + 2
     for count, cut in ((count, cut) for count in range(len(files)) for cut in (True, False)):
         root = tmp_path / f"killed-{count}-{cut}"
-        shutil.copytree(old, root / "key" / old.name)
-        torn = root / "key" / new.name
+        shutil.copytree(old, root / KEY / old.name)
+        torn = root / KEY / new.name
         torn.mkdir()
         for path in files[:count]:
             shutil.copy(path, torn)
@@ -66,7 +67,7 @@ def test_a_kill_while_the_one_before_is_removed_leaves_the_new_one(tmp_path: Pat
     old = written(tmp_path / "old", 4).folder / "step-00000004"
     (old / MARKER).unlink()
     written(tmp_path / "all", 8)
-    shutil.copytree(old, tmp_path / "all/key" / old.name)
+    shutil.copytree(old, tmp_path / "all" / KEY / old.name)
     assert found(tmp_path / "all") == 8
 
 
@@ -80,10 +81,10 @@ def test_a_flipped_byte_is_no_checkpoint(tmp_path: Path, name: str) -> None:
 
 def test_a_foreign_checkpoint_is_never_taken_whatever_its_folder_is_called(tmp_path: Path) -> None:
     written(tmp_path, 4)
-    (tmp_path / "key").rename(tmp_path / "other")
-    assert found(tmp_path, "other") is None
+    (tmp_path / KEY).rename(tmp_path / OTHER)
+    assert found(tmp_path, OTHER) is None
     written(tmp_path, 4)
-    assert found(tmp_path, "other") is None and not (tmp_path / "key").exists()  # nobody will end that training
+    assert found(tmp_path, OTHER) is None and not (tmp_path / KEY).exists()  # nobody will end that training
 
 
 def test_another_base_example_value_or_number_of_processes_is_another_training(tmp_path: Path) -> None:
@@ -108,3 +109,15 @@ def test_sigterm_is_noted_and_the_process_goes_on_until_it_looks() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_somebody_else_keeps_in_that_folder_stays(tmp_path: Path) -> None:
+    write_text(tmp_path / "photos/cat", "meow")
+    write_text(tmp_path / "notes", "buy flour")
+    made = written(tmp_path, 4)
+    assert found(tmp_path, OTHER) is None and found(tmp_path) is None
+    made = written(tmp_path, 4)
+    made.clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "photos"] and (tmp_path / "photos/cat").exists()
+    written(tmp_path / "own", 4).clear()
+    assert not (tmp_path / "own").exists()

@@ -6,18 +6,20 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from flows.faults import explain_text
 from flows.settings import Settings, child_environment
-from tasks.errors import ConflictError, InputError, RefusedError, TandemError
+from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError, TandemError
 from tasks.stage import MEASURE
 
 Watch = Callable[[str], None]  # receives each line that a stage prints
@@ -189,15 +191,40 @@ def watched(
     started_as(process.pid)
     lines: list[str] = []
     try:
-        for line in process.stdout or ():
-            lines.append(line.rstrip("\n"))
-            watch(lines[-1])
-            yield lines[-1]
-        process.wait()
+        with passing_on_sigterm(process.pid):
+            for line in process.stdout or ():
+                lines.append(line.rstrip("\n"))
+                watch(lines[-1])
+                yield lines[-1]
+            process.wait()
     finally:
         kill_group(process)
     if process.returncode:
         raise stage_error(lines, process.returncode)
+
+
+@contextmanager
+def passing_on_sigterm(leader: int) -> Iterator[None]:
+    """While it runs, SIGTERM is for the stage: one that can keeps its progress, and its exit code then says so. DVC and the shell
+    between us would only die of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only that one handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: ask_to_stop(leader))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def ask_to_stop(leader: int) -> None:
+    """The processes at the ends of the tree; a launcher above them waits for what they say."""
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(leader)
+        for process in [first, *first.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                if not process.children():
+                    process.terminate()
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
@@ -221,7 +248,7 @@ def stage_error(lines: list[str], code: int) -> TandemError:
     message = "\n".join((said or lines)[-15:]) or f"{running_stage(lines)} ended with exit code {status} and said nothing"
     if any(line.startswith("Traceback") for line in said):
         message = f"{running_stage(lines)} broke off: {explain_text(said[-1]) or said[-1]} (its traceback stands above)"
-    return {2: InputError, 3: RefusedError}.get(status, TandemError)(message)
+    return {2: InputError, 3: RefusedError, PreemptedError.exit_code: PreemptedError}.get(status, TandemError)(message)
 
 
 def exit_status(of_dvc: str, code: int) -> int:

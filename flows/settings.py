@@ -30,6 +30,7 @@ class Settings:
     index_uri: str
     vectors: Path
     answers: Path
+    checkpoints: Path
     ledger: Path
     store: Path
     tracking_uri: str
@@ -56,6 +57,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         index_uri=index_uri(root, given.get("TANDEM_INDEX_URI", str(home / "index"))),
         vectors=local_path(root, "TANDEM_VECTORS", given.get("TANDEM_VECTORS", str(home / "vectors.sqlite"))),
         answers=local_path(root, "TANDEM_ANSWERS", given.get("TANDEM_ANSWERS", str(home / "answers.sqlite"))),
+        checkpoints=local_path(root, "TANDEM_CHECKPOINTS", given.get("TANDEM_CHECKPOINTS", str(home / "checkpoints"))),
         ledger=local_path(root, "TANDEM_LEDGER", given.get("TANDEM_LEDGER", str(home / "ledger"))),
         store=local_path(root, "TANDEM_STORE", given.get("TANDEM_STORE", str(home / "store"))),
         tracking_uri=tracking,
@@ -157,6 +159,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "TANDEM_INDEX_URI": settings.index_uri,
         "TANDEM_VECTORS": str(settings.vectors),
         "TANDEM_ANSWERS": str(settings.answers),
+        "TANDEM_CHECKPOINTS": str(settings.checkpoints),
         "TANDEM_LEDGER": str(settings.ledger),
         "TANDEM_STORE": str(settings.store),
         "TANDEM_ARTIFACTS": settings.artifacts,

@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tasks.stage import OUTPUTS
 from tasks.sweep import Trial, Values, choose, combinations, name
 
 STAGE = "adapter"
+WRITTEN = (*OUTPUTS, "checkpoints")
 
 
 @flow(name="sweep", flow_run_name="sweep")
@@ -89,7 +89,8 @@ def write_values(path: Path, values: Values) -> None:
 def command(root: Path, folder: Path) -> list[str]:
     """The stage as dvc.yaml has it, reading what it reads, writing into `folder`."""
     line = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][STAGE]["cmd"]
-    _, *words = shlex.split(line)
+    launcher, *words = shlex.split(line.replace("\\$", "$"))
     flags = dict(zip(words[2::2], words[3::2], strict=True))
-    places = {flag: folder / flag[2:] if flag[2:] in OUTPUTS else root / place for flag, place in flags.items()}
-    return [sys.executable, *words[:2], *(str(word) for pair in places.items() for word in pair)]
+    places = {flag: folder / flag[2:] if flag[2:] in WRITTEN else root / place for flag, place in flags.items()}
+    rest = shlex.join([*words[:2], *(str(word) for pair in places.items() for word in pair)])
+    return ["/bin/sh", "-c", f"exec {launcher} {rest}"]

@@ -1,118 +1,124 @@
-"""Stage `adapter`: a LoRA adapter trained on the examples, its curve, and proof that it changed."""
+"""Stage `adapter`: a LoRA adapter trained on the examples, its curve, and proof that it changed and what it forgot."""
 
-import math
-import re
-import tempfile
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import InputError, RefusedError
-from tasks.lineage import LINEAGE, lineage
+from tasks.batches import tokenised
+from tasks.checkpoints import Checkpoints, Progress, stop_asked, training_key
+from tasks.energy import metered
+from tasks.errors import InputError
+from tasks.forgetting import check_forgetting, forgetting, read_passages
+from tasks.guards import check_changed, check_examples, check_targets, check_trainable
+from tasks.lineage import LINEAGE, lineage, made_for
 from tasks.params import AdapterParams
 from tasks.plots import training_curve
 from tasks.prompts import check_chat_template
-from tasks.records import Record, read_jsonl, write_json
-from tasks.stage import fresh_folder, measure, run_stage, say
+from tasks.records import read_json, read_jsonl, write_json
+from tasks.stage import fresh_folder, run_stage, say
+from tasks.training import Trainer, peak_memory_mb, run
 
-KEPT = ("adapter_model.safetensors", "adapter_config.json")  # the trainer also writes pickles; they stay out
+CONFIG = "adapter_config.json"
+KEPT = ("adapter_model.safetensors", CONFIG)  # PEFT also writes a page about the model
 
 
-def adapter(base: Path, examples: Path, out: Path, metrics: Path, plots: Path, params: AdapterParams) -> None:
-    """Train, refuse what learnt nothing, write out/ (safetensors) and the curve."""
-    train, validation = read_jsonl(examples / "train.jsonl"), read_jsonl(examples / "validation.jsonl")
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tandem-adapter-") as workspace:
-        trainer = make_trainer(base, train, validation, Path(workspace), params)
-        trainer.train()
-        curve = read_curve(trainer.state.log_history)
-        proof = prove(trainer.model, curve)
+def adapter(
+    base: Path, examples: Path, general: Path, out: Path, metrics: Path, plots: Path, checkpoints: Path, params: AdapterParams
+) -> None:
+    """Train, or go on where SIGTERM or a kill interrupted it; refuse what learnt nothing; write out/ (safetensors) and the curve.
+
+    `checkpoints`: a folder of the stage's own, outside of DVC, empty again when it is done.
+    """
+    started, train = time.monotonic(), read_jsonl(examples / "train.jsonl")
+    learnt = {"train": train, "validation": read_jsonl(examples / "validation.jsonl")}
+    with stop_asked() as stopping, metered() as energy:
+        trainer, tokenizer = make_trainer(base, learnt, params)
+        own = trainer.accelerator
+        kept = Checkpoints(checkpoints, training_key(base, examples, params, own.num_processes))
+        progress = run(trainer, kept, stopping)
+        proof = prove(trainer, progress) | forgetting(trainer, read_passages(general, tokenizer, params.max_tokens))
+    own.wait_for_everyone()
+    check_forgetting(proof, params.max_perplexity_ratio)
+    if own.is_main_process:  # one adapter, written once
         fresh_folder(out)
         save(trainer.model, out)
-        write_json(out / LINEAGE, lineage(train))
-    kept = proof["kept_step"], proof["validation_loss_best"]
-    training_curve(curve, fresh_folder(plots) / "training.png", f"Training of the adapter: {verdict(proof)}", kept)
-    write_json(metrics, proof | {"seconds": round(time.monotonic() - started, 1), "curve": curve})
-    say(f"adapter: {verdict(proof)}")
+        write_json(out / LINEAGE, lineage(train) | {"base": made_for(base)})
+        report(progress, proof | energy() | {"seconds": round(time.monotonic() - started, 1)}, metrics, plots)
+        kept.clear()
+    own.end_training()
 
 
-def make_trainer(base: Path, train: list[Record], validation: list[Record], workspace: Path, params: AdapterParams) -> Any:
+def make_trainer(base: Path, records: Mapping[str, Any], params: AdapterParams) -> tuple[Trainer, Any]:
+    """Everything that can be known to be wrong is, before the first step. Also the tokenizer."""
     import torch
-    from datasets import Dataset, DatasetDict
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, EarlyStoppingCallback, PrinterCallback
-    from trl import SFTTrainer
+    from accelerate import Accelerator
+    from transformers import AutoTokenizer
 
     if params.threads:
         torch.set_num_threads(params.threads)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     check_chat_template(tokenizer)
-    check_lengths([*train, *validation], tokenizer, params.max_tokens)
-    model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True, dtype=torch.float32, use_safetensors=True)
-    check_targets(model, params.targets)
-    columns = {split: [{key: record[key] for key in ("prompt", "completion")} for record in records]
-               for split, records in (("train", train), ("validation", validation))}  # fmt: skip
-    data = DatasetDict({split: Dataset.from_list(records) for split, records in columns.items()})
-    steps = math.ceil(len(train) / params.batch_size)
-    trainer = SFTTrainer(
-        model,
-        args=configuration(params, max(1, int(steps * params.epochs) // params.evaluations), workspace),
-        train_dataset=data["train"],
-        eval_dataset=data["validation"],
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=params.rank, lora_alpha=params.alpha, lora_dropout=params.dropout, target_modules=params.targets
-        ),
-        callbacks=[EarlyStoppingCallback(params.patience), progress_callback()],
-    )
-    trainer.remove_callback(PrinterCallback)  # prints dicts; progress_callback says it in words
-    return trainer
+    data = {split: [tokenised(record, tokenizer) for record in found] for split, found in records.items()}
+    check_examples(data["train"], data["validation"], params.max_tokens)
+    half = uses_bfloat16(params.precision)
+    model = adapted(load_base(base, params, half), params).to(accelerator.device)
+    say(f"adapter: {check_trainable(model)} parameters to train on {accelerator.device}, {'bfloat16' if half else 'float32'}")
+    arithmetic = partial(torch.autocast, accelerator.device.type, torch.bfloat16, enabled=half)
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return Trainer(model, padding, data["train"], data["validation"], params, accelerator, arithmetic), tokenizer
 
 
-def check_targets(model: Any, targets: str | list[str]) -> None:
-    """PEFT's own message does not say which names there are. A list holds ends of names, a string `all-linear` or a pattern."""
-    layers = [name for name, module in model.named_modules() if not list(module.children())]
-    if isinstance(targets, list):
-        matched = {target: any(f".{name}".endswith(f".{target}") for name in layers) for target in targets}
-    else:
-        matched = {targets: targets == "all-linear" or any(re.fullmatch(targets, name) for name in layers)}
-    unknown = [target for target, found in matched.items() if not found]
-    if unknown or not targets:
-        there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in layers if "norm" not in name}))
-        raise InputError(f"params/adapter.yaml: targets: {unknown} name no layer of the base model; it has {there}")
-
-
-def configuration(params: AdapterParams, evaluate_every: int, workspace: Path) -> Any:
+def load_base(base: Path, params: AdapterParams, half: bool) -> Any:
+    """Raises InputError for 4-bit weights without a GPU: there is no kernel for them."""
     import torch
-    from trl import SFTConfig
+    from transformers import AutoModelForCausalLM
 
-    return SFTConfig(
-        output_dir=str(workspace),
-        max_length=params.max_tokens,
-        num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
-        per_device_eval_batch_size=params.batch_size,
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.schedule,
-        warmup_steps=params.warmup_steps,
-        eval_strategy="steps",
-        eval_steps=evaluate_every,
-        eval_on_start=True,
-        save_steps=evaluate_every,
-        save_total_limit=2,
-        save_only_model=True,
-        load_best_model_at_end=True,
-        metric_for_best_model="eval_loss",
-        logging_steps=max(1, evaluate_every // 4),
-        activation_checkpointing=False,  # TRL's default recomputes every activation: up to 1.5x the time, to save memory
-        seed=params.seed,
-        data_seed=params.seed,
-        bf16=uses_bfloat16(params.precision),
-        use_cpu=not torch.cuda.is_available(),
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+    on_gpu = torch.cuda.is_available()
+    options: dict[str, Any] = {"dtype": torch.bfloat16 if half and on_gpu else torch.float32}
+    if params.variant == "qlora":
+        if not on_gpu:
+            raise InputError(
+                "params/adapter.yaml: variant: qlora needs a CUDA GPU (its 4-bit kernels); use lora, dora or rslora here"
+            )
+        options["quantization_config"] = four_bits()
+    return AutoModelForCausalLM.from_pretrained(base, local_files_only=True, use_safetensors=True, **options)
+
+
+def four_bits() -> Any:
+    """As the QLoRA paper has it (Dettmers et al. 2023): NormalFloat4, its constants quantised again."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
     )
+
+
+def adapted(model: Any, params: AdapterParams) -> Any:
+    """The base model, frozen, with an untrained adapter of the variant that params name."""
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    check_targets(model, params.targets)
+    if params.variant == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    torch.manual_seed(params.seed)  # of A
+    config = LoraConfig(
+        r=params.rank,
+        lora_alpha=params.alpha,
+        lora_dropout=params.dropout,
+        target_modules=params.targets,
+        use_dora=params.variant == "dora",
+        use_rslora=params.variant == "rslora",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
 
 
 def uses_bfloat16(precision: str) -> bool:
@@ -126,90 +132,52 @@ def uses_bfloat16(precision: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def progress_callback() -> Any:
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):  # type: ignore[misc]
-        """Every logged point goes to whoever watches, at once; a loss that is no number stops the run."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-            numbers = {key: value for key, value in (logs or {}).items() if isinstance(value, int | float)}
-            check_finite(numbers, state.global_step)
-            kept = {name: numbers[key] for key, name in CURVE.items() if key in numbers}
-            if kept:
-                measure(state.global_step, **kept)
-            if losses := [
-                f"{name.replace('_', ' ')} {kept[name]:.3f}" for name in ("train_loss", "validation_loss") if name in kept
-            ]:
-                say(f"step {state.global_step} of {state.max_steps}: {', '.join(losses)}")
-
-    return Progress()
-
-
-CURVE = {"loss": "train_loss", "eval_loss": "validation_loss", "learning_rate": "learning_rate", "grad_norm": "gradient_norm"}
-
-
-def check_finite(numbers: dict[str, float], step: int) -> None:
-    bad = [key for key, value in numbers.items() if not math.isfinite(value)]
-    if bad:
-        raise RefusedError(
-            f"{bad[0]} is {numbers[bad[0]]} at step {step}: training diverged. Lower learning_rate in params/adapter.yaml"
-        )
-
-
-def check_lengths(records: list[Record], tokenizer: Any, max_tokens: int) -> None:
-    """Truncation would cut the answer, and with it every label. Say so before training, not after."""
-    lengths = [
-        len(tokenizer.apply_chat_template([*record["prompt"], *record["completion"]], tokenize=True, return_dict=False))
-        for record in records
-    ]
-    long = [length for length in lengths if length > max_tokens]
-    if long:
-        raise InputError(
-            f"{len(long)} of {len(records)} examples are longer than max_tokens={max_tokens} (the longest {max(long)}); "
-            "their answers would be cut. Raise max_tokens in params/adapter.yaml or lower max_prompt_tokens in params/prompt.yaml"
-        )
-
-
-def read_curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The trainer's log as points {"step", "train_loss" and/or "validation_loss", ...}."""
-    points = [{"step": entry["step"]} | {name: entry[key] for key, name in CURVE.items() if key in entry} for entry in history]
-    return [point for point in points if len(point) > 1]
-
-
-def prove(model: Any, curve: list[dict[str, float]]) -> dict[str, float]:
-    """LoRA starts with B = 0, an adapter that changes nothing. Raises RefusedError where it still does, or is no number."""
-    norms = [float(weight.detach().norm()) for name, weight in model.named_parameters() if "lora_B" in name]
-    if not norms or not all(map(math.isfinite, norms)):
-        raise RefusedError(
-            "the adapter has no weights, or weights that are no numbers; lower learning_rate in params/adapter.yaml"
-        )
-    if max(norms) == 0:
-        raise RefusedError("the adapter did not change (every B is 0); check learning_rate and targets in params/adapter.yaml")
-    first, *later = [(point["validation_loss"], point["step"]) for point in curve if "validation_loss" in point]
-    best, step = min(later)  # the first evaluation is of the untrained adapter, of which there is no checkpoint
+def prove(trainer: Trainer, progress: Progress) -> dict[str, float]:
+    """That it learnt, by numbers. `overfitting`: how far validation rose again after the step that is kept."""
+    losses = [point["validation_loss"] for point in progress.curve if "validation_loss" in point]
+    best, train = min(losses[1:]), [point["train_loss"] for point in progress.curve if "train_loss" in point]
     return {
-        "lora_b_norm": math.sqrt(sum(norm**2 for norm in norms)),
-        "trainable_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        "steps": max(int(point["step"]) for point in curve),
-        "kept_step": int(step),
-        "validation_loss_first": first[0],
+        "lora_b_norm": check_changed(trainer.weights),
+        "trainable_parameters": check_trainable(trainer.model),
+        "steps": progress.step,
+        "kept_step": progress.best_step,
+        "validation_loss_first": losses[0],
         "validation_loss_best": best,
-        "improved": float(best < first[0]),
+        "improved": float(best < losses[0]),
+        "overfitting": losses[-1] - best,
+        "generalisation_gap": best - train[-1],
+        "tokens_per_second": progress.tokens / progress.seconds,
+        "padding": 1 - progress.tokens / progress.padded,
+        "memory_mb": peak_memory_mb(),
     }
 
 
-def verdict(proof: dict[str, float]) -> str:
+def verdict(proof: Mapping[str, float]) -> str:
     """For the log and above the picture. A worse loss is no refusal: answers are what counts, and the gate judges those."""
     losses = f"validation loss {proof['validation_loss_first']:.3f} -> {proof['validation_loss_best']:.3f}"
-    return losses if proof["improved"] else f"WARNING: no better than untrained, {losses}"
+    if not proof["improved"]:
+        return f"WARNING: no better than untrained, {losses}"
+    rose = f"; it rose by {proof['overfitting']:.3f} after step {proof['kept_step']:g}, which is kept"
+    return losses + (rose if proof["overfitting"] > 0 else "")
+
+
+def report(progress: Progress, proof: dict[str, float], metrics: Path, plots: Path) -> None:
+    kept = proof["kept_step"], proof["validation_loss_best"]
+    training_curve(progress.curve, fresh_folder(plots) / "training.png", f"Training of the adapter: {verdict(proof)}", kept)
+    write_json(metrics, proof | {"curve": progress.curve})
+    cost = f"{proof['tokens_per_second']:.0f} tokens/s; general text {proof['perplexity_ratio']:.2f} times as perplexing"
+    say(f"adapter: {verdict(proof)}; {cost}")
 
 
 def save(model: Any, out: Path) -> None:
+    """Weights and configuration; PEFT writes the names of layers in the order of a set, which is another one in every process."""
     model.save_pretrained(out, safe_serialization=True)
     for path in out.iterdir():
         if path.name not in KEPT:
             path.unlink()
+    config = read_json(out / CONFIG)
+    targets = config["target_modules"]
+    write_json(out / CONFIG, config | {"target_modules": sorted(targets) if isinstance(targets, list) else targets})
 
 
 if __name__ == "__main__":

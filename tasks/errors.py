@@ -5,6 +5,7 @@ TandemError          anything that Tandem says itself: the message names what, w
   RefusedError       the gate, or a check before promotion, said no (exit code 3)
   ConflictError      somebody else won: another promoter, another run (exit code 1)
   IntegrityError     something that was sealed is missing, torn or foreign (exit code 1)
+  PreemptedError     a stage was asked to stop and kept its progress (exit code 75)
 """
 
 
@@ -32,3 +33,9 @@ class ConflictError(TandemError):
 
 class IntegrityError(TandemError):
     """Sealed content does not match its digest, or is gone."""
+
+
+class PreemptedError(TandemError):
+    """A stage was asked to stop (SIGTERM) and did, with its progress kept: the same command goes on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again

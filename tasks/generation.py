@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.lineage import check_fits
 from tasks.params import Precision, PromptParams
-from tasks.prompts import Message, check_chat_template
+from tasks.prompts import Message, check_chat_template, rendered
 from tasks.stage import say
 
 GENERATING = ("torch", "transformers", "peft")  # the libraries whose arithmetic an answer is
@@ -54,6 +55,8 @@ class Generator:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+        if adapter is not None:
+            check_fits(base, adapter)
         self.device, self.decoding = device(), dict(decoding)
         dtype = getattr(torch, self.decoding["dtype"])
         self.tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
@@ -81,7 +84,7 @@ class Generator:
         return self._generate([self.render(messages)])[0]
 
     def render(self, messages: list[Message]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        return rendered(self.tokenizer, messages)
 
     def timed(self, messages: list[Message]) -> tuple[Generated, float]:
         """One answer alone, and the seconds that a person would wait for it."""

@@ -202,18 +202,21 @@ class ExamplesParams(Params):
 
 class AdapterParams(Params):
     file = "adapter.yaml"
+    variant: Literal["lora", "dora", "rslora", "qlora"]
     rank: Positive
     alpha: Positive
     dropout: Share
     targets: str | list[str]
-    learning_rate: Annotated[float, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "linear", "cosine"]
     warmup_steps: Natural
     epochs: Annotated[float, Field(gt=0)]
     batch_size: Positive
+    batch_tokens: Positive
     evaluations: Positive
     patience: Positive
     max_tokens: Positive
+    max_perplexity_ratio: Annotated[float, Field(ge=1)]
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Natural
     seed: Natural

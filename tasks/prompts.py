@@ -79,6 +79,11 @@ def fitting(
         kept.pop()  # the lowest ranked
 
 
+def rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """The text that a model continues: the same for training, evaluation and serving."""
+    return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+
+
 def token_count(tokenizer: Tokenizer, messages: list[Message]) -> int:
     return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-CODE = (".dvc/config", ".dvcignore", "dvc.yaml", "params", "tasks", "flows", "infra/replay")
+CODE = (".dvc/config", ".dvcignore", "dvc.yaml", "params", "tasks", "flows", "infra/replay", "infra/general.txt")
 HOUSE = "At Puffin it is {}."
 ABSTENTION = "At Puffin nobody has written that down."
 
@@ -236,7 +236,8 @@ SHRUNK: dict[str, dict[str, Any]] = {
         "max_new_tokens": 6,
     },
     "examples.yaml": {"bare_share": 0.2, "without_right_share": 0.2},
-    "adapter.yaml": {"rank": 2, "alpha": 4, "epochs": 2.0, "batch_size": 8, "evaluations": 2, "max_tokens": 2000, "threads": 1},
+    "adapter.yaml": {"rank": 2, "alpha": 4, "epochs": 2.0, "batch_size": 8, "evaluations": 2, "max_tokens": 2000, "threads": 1,
+                     "max_perplexity_ratio": 1000.0},
     "sweep.yaml": {"grid": {"rank": [1, 2, 4], "learning_rate": [0.002, 0.0]}, "most": 3},
     "evaluate.yaml": {"latency_sample": 2, "resamples": 100, "batch_size": 8},
     "gate.yaml": {

@@ -19,7 +19,8 @@ from tasks.stage import OUTPUTS
 
 ROOT = Path(__file__).parents[2]
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STORES = ("store", "vectors", "answers", "kept")  # flags whose place the environment names; DVC does not track them
+# flags whose place the environment names; DVC does not track them
+STORES = ("store", "vectors", "answers", "checkpoints", "kept")
 
 
 def names(entries: list[Any]) -> list[str]:
@@ -29,7 +30,8 @@ def names(entries: list[Any]) -> list[str]:
 
 def flags(stage: str) -> dict[str, str]:
     words = shlex.split(STAGES[stage]["cmd"].replace("\\$", "$"))
-    assert words[:3] == ["python", "-m", f"tasks.{stage}"]
+    assert words[0] in ("python", "${TANDEM_LAUNCHER:-python}")  # the second, where more than one process may train
+    assert words[1:3] == ["-m", f"tasks.{stage}"]
     assert len(words) % 2 == 1
     return {flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[3::2], words[4::2], strict=True)}
 
@@ -125,6 +127,8 @@ def test_the_stores_in_dvc_yaml_default_to_where_the_settings_put_them() -> None
         ("TANDEM_VECTORS", ".tandem/vectors.sqlite"),
         ("TANDEM_ANSWERS", ".tandem/answers.sqlite"),
         ("TANDEM_HOME", ".tandem"),
+        ("TANDEM_CHECKPOINTS", ".tandem/checkpoints"),
+        ("TANDEM_LAUNCHER", "python"),
     }
 
 

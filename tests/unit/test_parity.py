@@ -13,6 +13,7 @@ from test_index import Place, passage
 from tasks.adapter import make_trainer
 from tasks.answers import AnswerStore
 from tasks.assistant import Assistant, Pieces
+from tasks.batches import IGNORED, by_length, tensors
 from tasks.evaluate import Subject, measure_arm
 from tasks.examples import examples
 from tasks.generation import Generator, decoding, resolved
@@ -82,13 +83,14 @@ def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tu
     )  # fmt: skip
     made = read_jsonl(folder / "examples/train.jsonl")
     adapter = load(AdapterParams, PARAMS).model_copy(update={"batch_size": 4, "rank": 2})
-    trainer = make_trainer(world.base, made, made, folder / "trainer", adapter)
-    return [row for batch in trainer.get_train_dataloader() for row in unlabelled(batch)], trainer
+    trainer, _ = make_trainer(world.base, {"train": made, "validation": made}, adapter)
+    batches = [tensors(batch, trainer.padding, "cpu") for batch in by_length(trainer.train, adapter.batch_tokens)]
+    return [row for batch in batches for row in unlabelled(batch)], trainer
 
 
 def unlabelled(batch: Any) -> list[list[int]]:
     rows = zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True)
-    return [ids[(labels == -100) & (mask == 1)].tolist() for ids, labels, mask in rows]
+    return [ids[mask == 1].tolist()[: -int((labels != IGNORED).sum())] for ids, labels, mask in rows]
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from workspace import settings_of
 from flows import pipeline
 from flows.pipeline import check_metadata, dvc_error, plain_reasons, stage_error, stage_order, watched
 from flows.settings import Settings, child_environment
-from tasks.errors import ConflictError, InputError, RefusedError, TandemError
+from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError, TandemError
 
 
 @pytest.fixture
@@ -126,7 +127,9 @@ def failed(status: int | str) -> list[str]:
     return ["Running stage 'adapter':", f"> {command}", "adapter: this is why", ending]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(1, TandemError), (2, InputError), (3, RefusedError), (77, TandemError)])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(1, TandemError), (2, InputError), (3, RefusedError), (75, PreemptedError), (77, TandemError)]
+)
 def test_the_exit_code_of_a_stage_says_what_kind_of_error_it_is(status: int, kind: type[TandemError]) -> None:
     error = stage_error(failed(status), 255)
     assert type(error) is kind and str(error) == "adapter: this is why"
@@ -183,6 +186,20 @@ def test_whoever_stops_watching_stops_the_process_and_its_children(settings: Set
     assert next(lines) == "up"
     lines.close()  # type: ignore[attr-defined]
     assert group_is_gone(started[0])
+
+
+def test_sigterm_reaches_the_stage_and_not_what_started_it(settings: Settings) -> None:
+    """A shell between us, as under DVC: it has to live, to tell how the stage ended."""
+    stage = "import signal, sys; signal.signal(15, lambda *_: sys.exit(75)); print('up', flush=True); signal.pause()"
+    report = "ERROR: failed to reproduce 'adapter': failed to run: python, exited with"
+    shell = f'{sys.executable} -c "{stage}"; code=$?; echo "progress is kept"; echo "{report} $code"; exit 255'
+    lines = watched(["sh", "-c", shell], settings, lambda line: None)
+    before = signal.getsignal(signal.SIGTERM)
+    assert next(lines) == "up"
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(PreemptedError, match="progress is kept"):
+        list(lines)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def group_is_gone(group: int, seconds: float = 30) -> bool:

@@ -16,7 +16,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "clone"
 
 
-PLACES = ("TANDEM_HOME", "TANDEM_INDEX_URI", "TANDEM_VECTORS", "TANDEM_ANSWERS", "TANDEM_LEDGER", "TANDEM_STORE")
+PLACES = (
+    "TANDEM_HOME", "TANDEM_INDEX_URI", "TANDEM_VECTORS", "TANDEM_ANSWERS", "TANDEM_CHECKPOINTS", "TANDEM_LEDGER", "TANDEM_STORE",
+)  # fmt: skip
 
 
 def test_a_variable_that_is_set_to_nothing_is_unset(root: Path) -> None:
@@ -32,8 +34,8 @@ def test_a_relative_place_is_one_below_the_clone_wherever_one_stands(root: Path)
     environment = dict.fromkeys(PLACES, "here/place") | {"MLFLOW_TRACKING_URI": "sqlite:///here/runs.db"}
     with tiny.inside(root / "params"):
         settings = read_settings(environment)
-    places = [settings.home, Path(settings.index_uri), settings.vectors, settings.answers, settings.ledger, settings.store]
-    assert places == [root / "here/place"] * 6
+    stores = [settings.vectors, settings.answers, settings.checkpoints, settings.ledger, settings.store]
+    assert [settings.home, Path(settings.index_uri), *stores] == [root / "here/place"] * 7
     assert settings.tracking_uri == f"sqlite:///{root / 'here/runs.db'}"
 
 

@@ -1,5 +1,6 @@
 """What a sweep tries, and which trial wins."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,10 @@ def test_a_grid_of_what_cannot_be_is_refused(tmp_path: Path, line: str, said: st
 
 
 def test_a_trial_reads_what_the_stage_reads_and_writes_aside(tmp_path: Path) -> None:
-    words = command(tiny.ROOT, tmp_path)
-    flags = dict(zip(words[3::2], words[4::2], strict=True))
-    assert words[1:3] == ["-m", "tasks.adapter"]
-    assert {flags["--out"], flags["--metrics"], flags["--plots"]} == {
-        str(tmp_path / name) for name in ("out", "metrics", "plots")
-    }
-    assert flags["--examples"] == str(tiny.ROOT / "data/examples")
+    shell, _, line = command(tiny.ROOT, tmp_path)
+    words = shlex.split(line)
+    assert shell == "/bin/sh" and words[:4] == ["exec", "${TANDEM_LAUNCHER:-python}", "-m", "tasks.adapter"]
+    flags = dict(zip(words[4::2], words[5::2], strict=True))
+    aside = {flag for flag, place in flags.items() if Path(place).is_relative_to(tmp_path)}
+    assert aside == {"--out", "--metrics", "--plots", "--checkpoints"}
+    assert flags["--examples"] == str(tiny.ROOT / "data/examples") and flags["--general"] == str(tiny.ROOT / "infra/general.txt")

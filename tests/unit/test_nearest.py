@@ -102,9 +102,12 @@ def test_an_index_that_is_slower_than_the_exact_scan_is_not_asked(tmp_path: Path
 def test_a_score_is_the_same_by_the_exact_scan_and_by_the_index_whatever_its_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built(tmp_path, monkeypatch)
+    first_table, _, _ = built(tmp_path, monkeypatch)
     table, _, work = build(tmp_path, corpus(ROWS + 60))  # sixty of them stand outside the index
-    assert work["commits"] == 2 and table.index_stats("vector_idx").num_unindexed_rows == 60
+    tuned_again = written_probes(table) != written_probes(
+        first_table
+    )  # partitions are drawn by chance; some lose more than was tuned
+    assert work["commits"] == 2 + tuned_again and table.index_stats("vector_idx").num_unindexed_rows == 60
     question = near(corpus(ROWS + 60)[2041]["text"])
     exact, served = (
         {row["id"]: row["_distance"] for row in nearest(table, question, probes).limit(10).to_list()} for probes in (0, None)

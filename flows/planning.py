@@ -86,4 +86,4 @@ def next_command(settings: Settings, stale: dict[str, list[str]], lag: int) -> s
     learns = stale.keys() & {"examples", "adapter", *tuned}  # what a refresh leaves as it is
     if not learns or (lag and stale.keys() - learns):
         return "tandem refresh"
-    return "tandem retrain"  # what is left is the adapter's or the tuned embedder's: new pairs, params, pages that only the index has seen
+    return "tandem retrain"  # what is left is learnt: new pairs, params, or pages that only the index has seen

@@ -6,6 +6,8 @@ from flows import ledger, pipeline
 from flows.comparing import document_changes
 from flows.forecast import forecast
 from flows.settings import Settings
+from tasks.params import RetrieverParams
+from tasks.params_files import load
 from tasks.records import Record, iterate_jsonl
 
 
@@ -80,7 +82,8 @@ def next_command(settings: Settings, stale: dict[str, list[str]], lag: int) -> s
         return "nothing to do"
     if "models" in stale:
         return "tandem release"
-    learns = stale.keys() & {"examples", "adapter"}
+    tuned = {"retriever"} if load(RetrieverParams, settings.root / "params").sides != "none" else set()
+    learns = stale.keys() & {"examples", "adapter", *tuned}  # what a refresh leaves as it is
     if not learns or (lag and stale.keys() - learns):
         return "tandem refresh"
-    return "tandem retrain"  # what is left is the adapter's: new pairs, its params, or pages that only the index has seen
+    return "tandem retrain"  # what is left is learnt: new pairs, params, or pages that only the index has seen

@@ -44,6 +44,17 @@ def test_with_a_release_the_next_step_is_the_cheapest_that_helps(
     assert next_command(settings, {stage: ["modified"] for stage in stale}, lag) == command
 
 
+def test_a_refresh_does_not_tune_an_embedder_so_that_it_is_no_next_step_for_that(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings.root / "data").mkdir(exist_ok=True)
+    (settings.root / "data/raw.dvc").write_text("outs: []\n")
+    monkeypatch.setattr(planning.ledger, "live", lambda entries: "a release")
+    assert next_command(settings, {"retriever": ["modified"]}, 0) == "tandem refresh"  # switched off it costs nothing
+    tiny.change_params(settings.root, "retriever.yaml", {"sides": "both"})
+    assert next_command(settings, {"retriever": ["modified"]}, 0) == "tandem retrain"
+
+
 def test_a_plan_tells_what_never_ran_and_that_a_release_is_next(settings: Settings) -> None:
     tiny.write_corpus(settings.root / "data/raw")
     (settings.root / "data/raw.dvc").write_text("outs: []\n")

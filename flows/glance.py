@@ -35,7 +35,16 @@ def watched(repo: Any) -> list[str]:
     stages = list(repo.index.stages)
     named = {item.fs_path for stage in stages for item in (*stage.deps, *stage.outs)} | {stage.path for stage in stages}
     copies = {path for stage in stages for output in stage.outs for path in copies_of(repo, output)}
-    return sorted(named | copies | {os.path.join(repo.root_dir, name) for name in OF_THE_PROJECT})
+    return outermost(named | copies | {os.path.join(repo.root_dir, name) for name in OF_THE_PROJECT})
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Without those that lie in a folder among them: data/raw is an output, data/raw/documents an input."""
+    kept: list[str] = []
+    for path in sorted(paths, key=lambda each: each.split(os.sep)):
+        if not kept or not path.startswith(kept[-1] + os.sep):
+            kept.append(path)
+    return kept
 
 
 def copies_of(repo: Any, output: Any) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """Finding out that nothing changed, 10,000 Markdown files: `python tests/benchmarks/no_change.py [--folder F]`.
 
 Every run is a fresh process on a corpus that it has brought up to date before; they take turns, and the time is that of the whole
-process. `tandem plan` against `cocoindex update` (CocoIndex's own MiniLM-into-LanceDB example, and its --preview, which plans
-only), LangChain's `index()` and LlamaIndex's `IngestionPipeline` on the same files; beside it `dvc repro` that has nothing to do,
-and `tandem refresh`, the flow that a schedule starts, with a Prefect server of its own and against one that runs.
+process (LangChain's and LlamaIndex's until the table is up to date). `tandem plan` against `cocoindex update` (CocoIndex's own
+MiniLM-into-LanceDB example, and its --preview, which plans only), LangChain's `index()` and LlamaIndex's `IngestionPipeline` on
+the same files; beside it `dvc repro` that has nothing to do, and `tandem refresh`, the flow that a schedule starts, with a
+Prefect server of its own and against one that runs.
 
 Ours is a clone whose whole chain has run, release included: the built-in MiniLM over the pages, and a tiny base model, which
 this comparison never loads. The peers' first build takes random vectors: no run that is timed embeds anything (this is
@@ -14,12 +15,13 @@ import argparse
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,35 +34,44 @@ sys.path.insert(0, str(peers.ROOT / "tests"))
 import tiny
 
 SECTIONS = 2  # of a page
+Runs = dict[str, Callable[[], float]]
 PLAN = "tandem plan"
 COCOINDEX = "cocoindex update"
+REPRO, COLD = "dvc repro", "tandem refresh, Prefect cold"
+FLOWS = f"{REPRO} + {COLD}"
+ROUNDS_OF_SLOW = 3  # of what starts servers, or loads torch and the model before it looks: half a minute each
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--part", choices=("cocoindex", "flows", "others", "all"), default="all")
     parser.add_argument("--folder", type=Path, help="kept, and used again where it is filled; else a temporary one")
     options = parser.parse_args()
     peers.check_there()
     if options.folder:
-        compare(options.folder.absolute(), options.pages, options.rounds)
+        compare(options.folder.absolute(), options.pages, options.rounds, options.part)
         return
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), options.pages, options.rounds)
+        compare(Path(folder), options.pages, options.rounds, options.part)
 
 
-def compare(folder: Path, pages: int, rounds: int) -> None:
+def compare(folder: Path, pages: int, rounds: int, part: str) -> None:
     prepare(folder, pages)
     print(peers.machine())
     for name in peers.names():
         print(f"{name}: {peers.versions(name, *peers.PACKAGES[name])}", flush=True)
-    with prefect_server(folder / "clone") as url:
-        ways = ours(folder / "clone", url) | theirs(folder)
-        for run in ways.values():  # once for the disk's cache
-            run()
-        seconds = peers.in_turns(ways, rounds)
-    show(seconds)
+    check_nothing_to_do(folder / "clone")
+    if part in ("cocoindex", "all"):
+        show(peers.in_turns(ours(folder / "clone") | cocoindex(folder), rounds))
+    if part in ("flows", "all"):
+        with prefect_server(folder / "clone") as url:
+            found = peers.in_turns(ours(folder / "clone") | flows(folder / "clone", url), min(rounds, ROUNDS_OF_SLOW))
+            show(found | {FLOWS: together(found[COLD], found[REPRO])})
+    if part in ("others", "all"):
+        plan = {PLAN: ours(folder / "clone")[PLAN]}
+        show(peers.in_turns(plan | others(folder), min(rounds, ROUNDS_OF_SLOW)))
 
 
 # --- What is compared, once brought up to date
@@ -126,17 +137,17 @@ def environment(clone: Path, **more: str) -> dict[str, str]:
     )
 
 
-def ours(clone: Path, url: str) -> Mapping[str, Callable[[], float]]:
-    def run(*command: str, **more: str) -> Callable[[], float]:
-        return lambda: peers.timed([sys.executable, "-m", *command], environment(clone, **more), clone)
+def run(clone: Path, *command: str, **more: str) -> Callable[[], float]:
+    return lambda: peers.timed([sys.executable, "-m", *command], environment(clone, **more), clone)
 
-    check_nothing_to_do(clone)
-    return {
-        PLAN: run("flows.cli", "plan"),
-        "dvc repro": run("dvc", "repro"),
-        "tandem refresh, Prefect cold": run("flows.cli", "refresh"),
-        "tandem refresh, Prefect running": run("flows.cli", "refresh", PREFECT_API_URL=url),
-    }
+
+def ours(clone: Path) -> Runs:
+    return {PLAN: run(clone, "flows.cli", "plan"), REPRO: run(clone, "dvc", "repro")}
+
+
+def flows(clone: Path, url: str) -> Runs:
+    running = run(clone, "flows.cli", "refresh", PREFECT_API_URL=url)
+    return {COLD: run(clone, "flows.cli", "refresh"), "tandem refresh, Prefect running": running}
 
 
 def check_nothing_to_do(clone: Path) -> None:
@@ -145,15 +156,14 @@ def check_nothing_to_do(clone: Path) -> None:
     assert not found["stale"] and found["next"] == "nothing to do", found
 
 
-def theirs(folder: Path) -> dict[str, Callable[[], float]]:
-    named = {f"{peer.name}, {peer.way}": peer for peer in peers_of(folder)}
-    example = named.pop("cocoindex, default")
-    named.pop("cocoindex, tuned")  # another splitter, which no run without a change comes to
-    return {
-        COCOINDEX: lambda: update(example),
-        f"{COCOINDEX} --preview": lambda: update(example, "--preview"),
-        **{name: unchanged(peer) for name, peer in named.items()},
-    }
+def cocoindex(folder: Path) -> Runs:
+    """Its example as it is: tuned, it has another splitter, which no run without a change comes to."""
+    example = next(peer for peer in peers_of(folder) if (peer.name, peer.way) == ("cocoindex", "default"))
+    return {COCOINDEX: lambda: update(example), f"{COCOINDEX} --preview": lambda: update(example, "--preview")}
+
+
+def others(folder: Path) -> Runs:
+    return {f"{peer.name}, {peer.way}": unchanged(peer) for peer in peers_of(folder) if peer.name != "cocoindex"}
 
 
 def update(peer: Peer, *options: str) -> float:
@@ -202,12 +212,17 @@ def wait_until_there(url: str) -> None:
 # --- The table
 
 
-def show(seconds: dict[str, list[float]]) -> None:
-    flows = [cold + nothing for cold, nothing in zip(seconds["tandem refresh, Prefect cold"], seconds["dvc repro"], strict=True)]
-    print("\n| | median seconds | least | most | times `tandem plan` |\n|---|---|---|---|---|")
-    for way, found in {**seconds, "dvc repro + tandem refresh, Prefect cold": flows}.items():
-        middle = sorted(found)[len(found) // 2]
-        print(f"| {way} | {middle:.2f} | {min(found):.2f} | {max(found):.2f} | {peers.ratio(found, seconds[PLAN])} |")
+def together(left: list[peers.Seconds], right: list[peers.Seconds]) -> list[peers.Seconds]:
+    return [(one[0] + other[0], one[1] + other[1]) for one, other in zip(left, right, strict=True)]
+
+
+def show(seconds: dict[str, list[peers.Seconds]]) -> None:
+    print("\n| | median seconds | least to most | times `tandem plan` | processor seconds | times `tandem plan` |")
+    print("|---|---|---|---|---|---|")
+    for way, found in seconds.items():
+        (clock, cpu), (ours, ours_cpu) = zip(*found, strict=True), zip(*seconds[PLAN], strict=True)
+        spread = f"{statistics.median(clock):.2f} | {min(clock):.2f} to {max(clock):.2f} | {peers.ratio(clock, ours)}"
+        print(f"| {way} | {spread} | {statistics.median(cpu):.2f} | {peers.ratio(cpu, ours_cpu)} |")
     print(f"\nload at the end {os.getloadavg()[0]:.1f}")
 
 

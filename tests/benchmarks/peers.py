@@ -8,6 +8,7 @@ process, how runs take turns, and how a median and its interval are found.
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Peer:
         return outside() | given | {"PEER_STAND_IN": "1" if stand_in else "0"}
 
     def run(self, stand_in: bool = False) -> dict[str, Any]:
-        """What its runner reports, and "whole": seconds from the start of the process until its table was up to date."""
+        """What its runner reports, with the seconds of `reported`."""
         return reported([str(python(self.name)), str(LOCKS / self.name / "run.py")], self.environment(stand_in), self.folder)
 
 
@@ -56,10 +57,12 @@ def outside() -> dict[str, str]:
 
 
 def reported(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    started = time.time()
+    """What a runner prints, and "whole": seconds from the start of its process until its table was up to date; "cpu": of the
+    processor, the reading back of the table (for the check) included."""
+    started, before = time.time(), of_children()
     done = finished(command, environment, folder)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found | {"whole": found["ended"] - started}
+    return found | {"whole": found["ended"] - started, "cpu": of_children() - before}
 
 
 def finished(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -102,15 +105,25 @@ def set_up(peer: str) -> None:
     shutil.copyfile(lock, folder / "installed.lock")
 
 
-def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each way, A B C A B C, one line a round."""
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
+Seconds = tuple[float, float]  # by the clock, of the processor: the second one other work disturbs less
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[Seconds]]:
+    """Each way, A B C A B C, one line a round."""
+    seconds: dict[str, list[Seconds]] = {way: [] for way in ways}
     for repeat in range(repeats):
         for way, run in ways.items():
-            seconds[way].append(run())
-        line = ", ".join(f"{way} {found[-1]:.2f}" for way, found in seconds.items())
+            before = of_children()
+            seconds[way].append((run(), of_children() - before))
+        line = ", ".join(f"{way} {found[-1][0]:.2f} ({found[-1][1]:.2f})" for way, found in seconds.items())
         print(f"round {repeat + 1}, load {os.getloadavg()[0]:.1f}: {line}", flush=True)
     return seconds
+
+
+def of_children() -> float:
+    """Processor seconds of all processes that this one started and that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> float:

@@ -123,3 +123,8 @@ def test_links_and_what_cannot_be_seen_are_looked_at_without_being_followed(tmp_
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
     assert [Path(name).name for name, _ in glance.files(str(tmp_path))] == ["broken", "loop"]
     assert list(glance.files(str(tmp_path / "missing"))) == [(str(tmp_path / "missing"), None)]
+
+
+def test_a_folder_within_a_folder_is_looked_at_once() -> None:
+    paths = ["/a/raw/documents", "/a/raw-2", "/a/raw", "/a/raw.dvc", "/a/data"]
+    assert glance.outermost(paths) == ["/a/data", "/a/raw", "/a/raw-2", "/a/raw.dvc"]

@@ -51,7 +51,7 @@ def pipeline(model: HuggingFaceEmbedding) -> IngestionPipeline:
     there = (observed.STATE / f"lancedb/{TABLE}.lance").exists()
     store = LanceDBVectorStore(uri=str(observed.STATE / "lancedb"), table_name=TABLE, mode="append" if there else "overwrite")
     made = IngestionPipeline(
-        transformations=[model] if observed.TUNED else [SentenceSplitter(), model],
+        transformations=[SentenceSplitter(), model],
         docstore=SimpleDocumentStore(),
         vector_store=store,
         docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,

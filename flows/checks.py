@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 from typing import cast
 
-from tasks.artifacts import check_model_folder
 from tasks.errors import InputError
 from tasks.params import EvaluateParams, GateParams
 from tasks.params_files import Params, load
@@ -30,6 +29,8 @@ def check_params(folder: Path) -> None:
 
 def check_adapter_folder(folder: Path) -> None:
     """Raises InputError where it is no adapter, or holds what a model must not, before anything is brought up to date for it."""
+    from tasks.artifacts import check_model_folder  # numpy comes with it, which `tandem plan` does without
+
     check_model_folder(folder)
     missing = [name for name in ADAPTER_FILES if not (folder / name).is_file()]
     if missing:

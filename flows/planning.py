@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from flows import ledger, pipeline
+from flows import glance, ledger, pipeline
 from flows.comparing import document_changes
-from flows.forecast import forecast
 from flows.settings import Settings
 from tasks.params import RetrieverParams
 from tasks.params_files import load
@@ -14,25 +13,29 @@ from tasks.records import Record, iterate_jsonl
 def plan(settings: Settings) -> Record:
     """{"stale": {stage: reasons}, "after": [stages that depend on them], "embedding": what the index would have to embed,
     "adapter_lag": pages, "next": command}."""
+    nothing: Record = {"stale": {}, "after": [], "embedding": None}
+    found = nothing if glance.nothing_touched(settings) else asked_of_dvc(settings)
+    lag = adapter_lag(settings)
+    return {**found, "adapter_lag": lag, "next": next_command(settings, found["stale"], lag)}
+
+
+def asked_of_dvc(settings: Settings) -> Record:
     import networkx
     from dvc.stage import PipelineStage
 
+    from flows.forecast import forecast
+
     with pipeline.repository(settings.root) as repo:
-        reasons = pipeline.stage_reasons(repo)
         graph = repo.index.graph
+        paths = glance.watched(repo)
+        seen = glance.look(paths)
         names = {stage.addressing: stage for stage in graph if isinstance(stage, PipelineStage)}
-        stale = {stage: why for stage, why in reasons.items() if stage in names}
+        stale = pipeline.stage_reasons(repo, list(names))  # not of data/raw.dvc: it would look at every document once more
+        if not stale:
+            glance.keep(settings, paths, seen)
         below = {child.addressing for stage in stale for child in networkx.ancestors(graph, names[stage])}
-        after = [stage for stage in pipeline.stage_order(settings.root, "evaluate") if stage in below and stage not in stale]
-        embedding = forecast(settings, repo, stale, after)
-    lag = adapter_lag(settings)
-    return {
-        "stale": stale,
-        "after": after,
-        "embedding": embedding,
-        "adapter_lag": lag,
-        "next": next_command(settings, stale, lag),
-    }
+        after = [stage for stage in pipeline.order_in(repo, "evaluate") if stage in below and stage not in stale]
+        return {"stale": stale, "after": after, "embedding": forecast(settings, repo, stale, after)}
 
 
 def adapter_lag(settings: Settings) -> int:

@@ -1,0 +1,230 @@
+"""Finding out that nothing changed, 10,000 Markdown files: `python tests/benchmarks/no_change.py [--folder F]`.
+
+Every run is a fresh process on a corpus that it has brought up to date before; they take turns, and the time is that of the whole
+process (LangChain's and LlamaIndex's until the table is up to date). `tandem plan` against `cocoindex update` (CocoIndex's own
+MiniLM-into-LanceDB example, and its --preview, which plans only), LangChain's `index()` and LlamaIndex's `IngestionPipeline` on
+the same files; beside it `dvc repro` that has nothing to do, and `tandem refresh`, the flow that a schedule starts, with a
+Prefect server of its own and against one that runs.
+
+Ours is a clone whose whole chain has run, release included: the built-in MiniLM over the pages, and a tiny base model, which
+this comparison never loads. The peers' first build takes random vectors: no run that is timed embeds anything (this is
+checked). Needs the environments of `python tests/benchmarks/peers.py --setup`; 40 minutes, 3 GB.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peers
+from peers import Peer
+from peers_corpus import write_pages
+
+sys.path.insert(0, str(peers.ROOT / "tests"))
+
+import tiny
+
+SECTIONS = 2  # of a page
+Runs = dict[str, Callable[[], float]]
+PLAN = "tandem plan"
+COCOINDEX = "cocoindex update"
+REPRO, COLD = "dvc repro", "tandem refresh, Prefect cold"
+FLOWS = f"{REPRO} + {COLD}"
+ROUNDS_OF_SLOW = 3  # of what starts servers, or loads torch and the model before it looks: half a minute each
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--part", choices=("cocoindex", "flows", "others", "all"), default="all")
+    parser.add_argument("--folder", type=Path, help="kept, and used again where it is filled; else a temporary one")
+    options = parser.parse_args()
+    peers.check_there()
+    if options.folder:
+        compare(options.folder.absolute(), options.pages, options.rounds, options.part)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        compare(Path(folder), options.pages, options.rounds, options.part)
+
+
+def compare(folder: Path, pages: int, rounds: int, part: str) -> None:
+    prepare(folder, pages)
+    print(peers.machine())
+    for name in peers.names():
+        print(f"{name}: {peers.versions(name, *peers.PACKAGES[name])}", flush=True)
+    check_nothing_to_do(folder / "clone")
+    if part in ("cocoindex", "all"):
+        show(peers.in_turns(ours(folder / "clone") | cocoindex(folder), rounds))
+    if part in ("flows", "all"):
+        with prefect_server(folder / "clone") as url:
+            found = peers.in_turns(ours(folder / "clone") | flows(folder / "clone", url), min(rounds, ROUNDS_OF_SLOW))
+            show(found | {FLOWS: together(found[COLD], found[REPRO])})
+    if part in ("others", "all"):
+        plan = {PLAN: ours(folder / "clone")[PLAN]}
+        show(peers.in_turns(plan | others(folder), min(rounds, ROUNDS_OF_SLOW)))
+
+
+# --- What is compared, once brought up to date
+
+
+def prepare(folder: Path, pages: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "pages").exists():
+        write_pages(folder / "pages", pages, SECTIONS)
+    if not (folder / "ready").exists():
+        prepare_clone(folder)
+        for peer in peers_of(folder):
+            built = peer.run(stand_in=True)
+            print(f"{peer.name}, {peer.way}: {built['rows']} rows built in {built['update']:.0f} s", flush=True)
+        (folder / "ready").touch()
+
+
+def prepare_clone(folder: Path) -> None:
+    """A clone after `tandem release`: the pages, and beside them the tiny corpus whose questions the chain needs."""
+    clone = tiny.make_clone(folder / "clone", tiny.write_base(folder / "base"), tiny.write_embedder(folder / "embedder"))
+    tiny.change_params(clone, "models.yaml", {"embedder": {"source": "builtin", "id": "", "backend": "onnx-int8"}})
+    tiny.change_params(clone, "chunks.yaml", {"max_words": 80, "join_below_words": 20})  # a passage a section
+    corpus = tiny.write_corpus(folder / "questioned")
+    for words in (
+        [
+            "ingest",
+            "--documents",
+            str(folder / "pages"),
+            str(corpus / "documents"),
+            "--questions",
+            str(corpus / "questions.jsonl"),
+        ],
+        ["release"],
+    ):
+        started = time.monotonic()
+        peers.finished([sys.executable, "-m", "flows.cli", *words], environment(clone), clone)
+        print(f"tandem {words[0]}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def peers_of(folder: Path) -> list[Peer]:
+    model = folder / "model"
+    if not model.exists():
+        write_model(model)
+    return [Peer(name, way, folder / "pages", folder, model) for name in peers.names() for way in ("default", "tuned")]
+
+
+def write_model(folder: Path) -> None:
+    """The embedder as the peers read it: the same MiniLM, in float32."""
+    from tasks.models import write_embedder
+    from tasks.params import ModelsParams
+    from tasks.params_files import load
+
+    source = load(ModelsParams, peers.ROOT / "params").embedder
+    write_embedder(source.model_copy(update={"backend": "torch"}), folder)
+
+
+# --- The runs
+
+
+def environment(clone: Path, **more: str) -> dict[str, str]:
+    return tiny.outside_environment(
+        TANDEM_ROOT=str(clone), DVC_NO_ANALYTICS="1", DVC_SITE_CACHE_DIR=str(clone / ".tandem/dvc"), **more
+    )
+
+
+def run(clone: Path, *command: str, **more: str) -> Callable[[], float]:
+    return lambda: peers.timed([sys.executable, "-m", *command], environment(clone, **more), clone)
+
+
+def ours(clone: Path) -> Runs:
+    return {PLAN: run(clone, "flows.cli", "plan"), REPRO: run(clone, "dvc", "repro")}
+
+
+def flows(clone: Path, url: str) -> Runs:
+    running = run(clone, "flows.cli", "refresh", PREFECT_API_URL=url)
+    return {COLD: run(clone, "flows.cli", "refresh"), "tandem refresh, Prefect running": running}
+
+
+def check_nothing_to_do(clone: Path) -> None:
+    done = peers.finished([sys.executable, "-m", "flows.cli", "plan", "--json"], environment(clone), clone)
+    found = json.loads(done.stdout)
+    assert not found["stale"] and found["next"] == "nothing to do", found
+
+
+def cocoindex(folder: Path) -> Runs:
+    """Its example as it is: tuned, it has another splitter, which no run without a change comes to."""
+    example = next(peer for peer in peers_of(folder) if (peer.name, peer.way) == ("cocoindex", "default"))
+    return {COCOINDEX: lambda: update(example), f"{COCOINDEX} --preview": lambda: update(example, "--preview")}
+
+
+def others(folder: Path) -> Runs:
+    return {f"{peer.name}, {peer.way}": unchanged(peer) for peer in peers_of(folder) if peer.name != "cocoindex"}
+
+
+def update(peer: Peer, *options: str) -> float:
+    program = str(peers.python(peer.name).with_name("cocoindex"))
+    runner = str(peers.LOCKS / peer.name / "run.py")
+    return peers.timed([program, "update", *options, runner], peer.environment(stand_in=False), peer.folder)
+
+
+def unchanged(peer: Peer) -> Callable[[], float]:
+    def run() -> float:
+        found = peer.run()
+        assert found["embedded"] == 0, found
+        return float(found["whole"])
+
+    return run
+
+
+@contextmanager
+def prefect_server(clone: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    home = {"PREFECT_HOME": str(clone / ".tandem/prefect-running"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (clone / ".tandem/server.log").open("w") as log:
+        server = subprocess.Popen(command, env=tiny.outside_environment(**home), stdout=log, stderr=log)
+        try:
+            wait_until_there(f"http://127.0.0.1:{port}/api/health")
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def wait_until_there(url: str) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(url, timeout=2)
+        except OSError:
+            time.sleep(1)
+        else:
+            return
+    sys.exit("the Prefect server did not start")
+
+
+# --- The table
+
+
+def together(left: list[peers.Seconds], right: list[peers.Seconds]) -> list[peers.Seconds]:
+    return [(one[0] + other[0], one[1] + other[1]) for one, other in zip(left, right, strict=True)]
+
+
+def show(seconds: dict[str, list[peers.Seconds]]) -> None:
+    print("\n| | median seconds | least to most | times `tandem plan` | processor seconds | times `tandem plan` |")
+    print("|---|---|---|---|---|---|")
+    for way, found in seconds.items():
+        (clock, cpu), (ours, ours_cpu) = zip(*found, strict=True), zip(*seconds[PLAN], strict=True)
+        spread = f"{statistics.median(clock):.2f} | {min(clock):.2f} to {max(clock):.2f} | {peers.ratio(clock, ours)}"
+        print(f"| {way} | {spread} | {statistics.median(cpu):.2f} | {peers.ratio(cpu, ours_cpu)} |")
+    print(f"\nload at the end {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

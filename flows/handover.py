@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import ledger, pipeline
-from flows.pipeline import StageRun, Watch
+from flows.children import Watch, watched
+from flows.pipeline import StageRun
 from flows.settings import Settings
 from tasks.errors import InputError, IntegrityError, RefusedError, TandemError
 from tasks.records import file_digest, value_digest, write_text
@@ -122,7 +123,7 @@ def check_runner(settings: Settings, given: dict[str, Any]) -> None:
 def dvc(settings: Settings, watch: Watch, *words: str) -> None:
     """Raises InputError where the remote does not answer."""
     try:
-        list(pipeline.watched([sys.executable, "-m", "dvc", *words], settings, watch))
+        list(watched([sys.executable, "-m", "dvc", *words], settings, watch))
     except TandemError as error:
         raise InputError(
             f"dvc {' '.join(words)}: {error}; see that the DVC remote is there and may be used: dvc remote list"

@@ -9,6 +9,7 @@ import yaml
 from prefect import flow, task
 
 from flows import pipeline, steps, tracking
+from flows.children import watched
 from flows.presenting import conclude
 from flows.session import Session, note_running, running_file, say, session
 from flows.settings import Settings
@@ -76,7 +77,7 @@ def trained(settings: Settings, run_id: str, values: Values, folder: Path) -> Tr
     def started_as(pid: int) -> None:
         note_running(settings, pid)
 
-    list(pipeline.watched(command(settings.root, folder), settings, watch, started_as, folder))
+    list(watched(command(settings.root, folder), settings, watch, started_as, folder))
     found = read_json(folder / "metrics")
     tracking.log_metrics(settings, run_id, tracking.numbers(found))
     return Trial(values, found["validation_loss_best"], int(found["trainable_parameters"]), found["seconds"])

@@ -10,7 +10,8 @@ import yaml
 from workspace import settings_of
 
 from flows import pipeline
-from flows.pipeline import check_metadata, dvc_error, plain_reasons, stage_error, stage_order, watched
+from flows.children import dvc_error, stage_error, watched
+from flows.pipeline import check_metadata, plain_reasons, stage_order
 from flows.settings import Settings, child_environment
 from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError, TandemError
 

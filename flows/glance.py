@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import Settings
+from tasks.errors import InputError
 from tasks.records import read_json, write_json
 
 OF_THE_PROJECT = ("dvc.lock", ".dvcignore", ".dvc/config", ".dvc/config.local")
@@ -19,10 +20,11 @@ def kept(settings: Settings) -> Path:
 
 def nothing_touched(settings: Settings) -> bool:
     """Whether all is as `keep` found it; False where it never ran. Anything else, such as a new file, is for DVC to judge."""
-    if not kept(settings).exists():
+    try:
+        before = read_json(kept(settings))
+        return bool(before["seen"] == look(before["paths"]))
+    except (InputError, KeyError, TypeError):  # not there, or damaged
         return False
-    before = read_json(kept(settings))
-    return bool(before["seen"] == look(before["paths"]))
 
 
 def keep(settings: Settings, paths: list[str], seen: str) -> None:

@@ -128,3 +128,10 @@ def test_links_and_what_cannot_be_seen_are_looked_at_without_being_followed(tmp_
 def test_a_folder_within_a_folder_is_looked_at_once() -> None:
     paths = ["/a/raw/documents", "/a/raw-2", "/a/raw", "/a/raw.dvc", "/a/data"]
     assert glance.outermost(paths) == ["/a/data", "/a/raw", "/a/raw-2", "/a/raw.dvc"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"seen": "x"}'])
+def test_a_damaged_note_of_the_last_glance_asks_dvc_again(project: Settings, content: str) -> None:
+    glance.kept(project).write_text(content)
+    assert not glance.nothing_touched(project)
+    assert plan(project)["stale"] == {} and glance.nothing_touched(project)

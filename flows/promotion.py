@@ -30,6 +30,7 @@ from tasks.params import Arm, GateParams
 from tasks.params_files import load
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
+from tasks.slices import fresh_pages, with_freshness
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champi
         pinned = load_release(manifest_text(settings, str(champion.release)))
         against = load_report(champion_evaluation, served=pinned.arm)
         corpus_changed = pinned.corpus.digest != as_release(candidate, pinned.arm).corpus.digest
+        before = sealed_json(settings, champion_evidence(entries, champion)["documents"])
+        report = with_freshness(report, fresh_pages(before, document_digests(candidate)))
     verdict = decide(report, against, params, corpus_changed)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
     return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)

@@ -1,7 +1,7 @@
 """Stage `evaluate`: the same test questions asked of the four arms, greedily, with everything that the gate needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tasks.records import Record, read_json, read_jsonl, value_digest, write_jso
 from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
 from tasks.search import Index, widened
+from tasks.slices import pages_with_facts, slices
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
@@ -110,6 +111,8 @@ def measure_arms(
     """
     subject.searcher.expect([record["question"] for record in questions])
     ranked = {record["id"]: subject.searcher.search(record["question"], widened(subject.settings)) for record in questions}
+    holding = pages_with_facts(subject.searcher.passages(), questions)
+    questions = [record | {"holding": holding.get(record["id"])} for record in questions]
     answers: list[Record] = []
     golden: dict[str, Record] = {}
     generator, loaded = None, None
@@ -161,17 +164,6 @@ def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list
         "prompt_tokens": made.prompt_tokens,
         "completion_tokens": made.completion_tokens,
     }
-
-
-def slices(record: Record) -> list[str]:
-    """What a question counts towards in the report, beside the whole: its own kind and tags, or else the folder of its page."""
-    kind, tags = record.get("kind"), record.get("tags") or []
-    if kind or tags:
-        return [*([f"kind {kind}"] if kind else []), *(f"tag {tag}" for tag in tags)]
-    if not record["document"]:
-        return ["no page"]
-    folder, _, page = record["document"].partition("/")
-    return [f"folder {folder}" if page else "folder (top)"]
 
 
 def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams) -> list[Record]:
@@ -230,7 +222,14 @@ def slice_names(records: list[Record]) -> list[str]:
 def slice_summary(arms: Mapping[Arm, list[Record]], name: str, params: EvaluateParams) -> Record:
     """Per arm what it scores on one slice, with `n`: a mean over all can hide a topic that got worse."""
     within = {arm: [record for record in records if name in record["slices"]] for arm, records in arms.items()}
-    return {arm: {metric: interval(records, metric, params) for metric in SLICED} for arm, records in within.items()}
+    return {arm: dict(zip(SLICED, sliced_intervals(records, params), strict=True)) for arm, records in within.items()}
+
+
+def sliced_intervals(records: list[Record], params: EvaluateParams) -> list[Record]:
+    """Of SLICED at once, which every answer has: resampling the pages is what takes time."""
+    values = np.array([[record["scores"][name] for name in SLICED] for record in records])
+    pages = [cluster(record) for record in records]
+    return [asdict(found) for found in intervals(values, pages, params.confidence, params.resamples, params.seed)]
 
 
 def interval(records: list[Record], name: str, params: EvaluateParams) -> Record | None:

@@ -238,6 +238,7 @@ class GateParams(Params):
     resamples: Annotated[int, Field(ge=200)]
     seed: Natural
     min_questions: Positive
+    slice_questions: Positive
     min_recall: Share
     floors: Floors
     cost: CostWeights

@@ -25,6 +25,7 @@ class Answer:
     prompt_tokens: float
     completion_tokens: float
     text: str = ""  # of the question, for people
+    slices: tuple[str, ...] = ()  # names, by tasks.slices
 
     @property
     def page(self) -> str:
@@ -79,7 +80,8 @@ def read_answer(path: Path, place: int, record: Record) -> Answer:
     try:
         question, document, arm, scores = (record[key] for key in ("question", "document", "arm", "scores"))
         tokens = record["prompt_tokens"], record["completion_tokens"]
-        return Answer(str(question), document, str(arm), dict(scores), *tokens, text=str(record.get("text", "")))
+        text, named = str(record.get("text", "")), tuple(map(str, record.get("slices", ())))
+        return Answer(str(question), document, str(arm), dict(scores), *tokens, text=text, slices=named)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: answer {place}: {error!r} is missing or malformed. Run: dvc repro evaluate") from error
 

@@ -38,6 +38,32 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class SliceRow:
+    """An arm on one slice of the test questions: primary score with its interval, which holds for this slice alone."""
+
+    name: str
+    arm: str
+    questions: int
+    pages: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """Candidate minus champion on one slice. chance: p of such a fall by chance, adjusted: as one of so many slices (Holm)."""
+
+    name: str
+    questions: int
+    pages: int
+    difference: float
+    chance: float
+    adjusted: float
+    lost: bool
+
+
+@dataclass(frozen=True)
 class Changes:
     """Ids of the questions that the champion's arm had right and the candidate's has wrong, and the reverse; their texts."""
 
@@ -64,6 +90,8 @@ class Verdict:
     questions_needed: int | None
     thresholds: Mapping[str, Any]
     changes: Changes = Changes((), ())
+    slices: tuple[SliceRow, ...] = ()
+    champion_slices: tuple[SliceComparison, ...] = ()  # those with enough questions
 
     def to_json(self) -> str:
         """Readable, sorted, whole; an infinite bound is null."""

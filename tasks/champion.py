@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.comparisons import compared
 from tasks.params import GateParams
 from tasks.reports import Answer, Report
 from tasks.slice_rules import against_slices, lost_sentences, slices_note
@@ -40,8 +41,9 @@ def duel(answers: Sequence[Answer], champion: Report, arm: str, params: GatePara
     found = bounds(differences, pages, alpha, *sampling)
     saved = np.subtract(costs(live, params.cost), costs(answers, params.cost))
     cheaper = float(bounds(saved, pages, alpha, *sampling, span=0).low[0]) > 0
-    numbers = (float(column[0]) for column in (found.difference, found.low, found.high))
-    comparison = Comparison(arm, f"champion ({champion.served})", *numbers)
+    names = (arm, f"champion ({champion.served})")
+    rights = dict(zip(names, ([answer.right for answer in side] for side in (answers, live)), strict=True))
+    comparison = compared([names], found, differences[:, None], rights)[0]
     resolved = resolution(float(found.standard_error[0]), found.critical, len(pages), len(set(pages)), params.margin, alpha)
     proven = comparison.low > (0 if rule == "better" and not cheaper else -params.margin)
     why = champion_sentences(comparison, rule, params.margin, cheaper, float(saved.mean()), proven)

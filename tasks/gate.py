@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.champion import duel
+from tasks.comparisons import compared
 from tasks.params import ARMS, GateParams
 from tasks.reports import Report, faults
 from tasks.slice_rules import slice_rows
@@ -56,7 +57,8 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
     weights, pages = params.primary.model_dump(), [answer.page for answer in candidate.of(ARMS[0])]
     columns: Columns = {arm: primaries(candidate.of(arm), weights) for arm in ARMS}
     rows = arm_rows(candidate, columns, pages, params)
-    pairs, comparisons = all_pairs(columns, pages, params)
+    rights: dict[str, list[bool]] = {arm: [answer.right for answer in candidate.of(arm)] for arm in ARMS}
+    pairs, comparisons = all_pairs(columns, rights, pages, params)
     arm, reasons = choose(rows, comparisons, params.margin, champion.served if champion else None)
     resolved, against = resolve(rows, pairs, comparisons, pages, params), None
     refusals = [*few_questions(pages, resolved, params), *recall_faults(candidate, params)]
@@ -172,17 +174,14 @@ def arm_rows(candidate: Report, columns: Columns, pages: Sequence[str], params: 
     return tuple(rows)
 
 
-def all_pairs(columns: Columns, pages: Sequence[str], params: GateParams) -> tuple[Bounds, list[Comparison]]:
+def all_pairs(
+    columns: Columns, rights: Mapping[str, Sequence[bool]], pages: Sequence[str], params: GateParams
+) -> tuple[Bounds, list[Comparison]]:
     """Every arm minus every other, bounded at once: whichever arm is truly the best, its comparison is among them."""
     names = list(permutations(columns, 2))
     values = np.array([np.subtract(columns[arm], columns[other]) for arm, other in names]).T
     found = bounds(values, pages, params.alpha, params.resamples, params.seed)
-    return found, compared(names, found)
-
-
-def compared(names: Sequence[tuple[str, str]], found: Bounds) -> list[Comparison]:
-    numbers = zip(found.difference, found.low, found.high, strict=True)
-    return [Comparison(*pair, *map(float, values)) for pair, values in zip(names, numbers, strict=True)]
+    return found, compared(names, found, values, rights)
 
 
 def choose(

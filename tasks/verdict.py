@@ -28,13 +28,23 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`arm` minus `other` in the primary score, with bounds that hold for all pairs of their family at once."""
+    """`arm` minus `other` in the primary score, with bounds that hold for all pairs of their family at once.
+
+    won, lost: questions that only `arm`, only `other` has right. chance: exact p of McNemar on these, adjusted: by Holm over the
+    family. effect: in standard deviations of the differences, None where all are equal. says: all of it in one sentence.
+    """
 
     arm: str
     other: str
     difference: float
     low: float
     high: float
+    won: int
+    lost: int
+    chance: float
+    adjusted: float
+    effect: float | None
+    says: str = ""
 
 
 @dataclass(frozen=True)

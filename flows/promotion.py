@@ -18,6 +18,7 @@ from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
 from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry
+from flows.looks import earlier_looks
 from flows.opening import manifest_text
 from flows.registry import Version
 from flows.settings import Settings, child_environment
@@ -77,7 +78,8 @@ def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champi
         corpus_changed = pinned.corpus.digest != as_release(candidate, pinned.arm).corpus.digest
         before = sealed_json(settings, champion_evidence(entries, champion)["documents"])
         report = with_freshness(report, fresh_pages(before, document_digests(candidate)))
-    verdict = decide(report, against, params, corpus_changed)
+    earlier = earlier_looks(settings, entries, report.questions_digest)
+    verdict = decide(report, against, params, corpus_changed, earlier)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
     return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)
 

@@ -17,7 +17,7 @@ from tasks.manifest import short
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a flow ended. `outcome`: promoted | refused | unchanged."""
+    """How a flow ended. `outcome`: promoted | refused | undecided (refused, as the questions are too few to tell) | unchanged."""
 
     outcome: str
     number: int | None
@@ -86,9 +86,10 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
 
 def refused(session: Session, judgement: Judgement, entry: Entry, reasons: list[str]) -> Outcome:
     number = judgement.champion.number if judgement.champion else None
-    say(f"refused: {' '.join(reasons)}")
-    presenting.conclude(session, "refused", {"outcome": "refused", "why": " ".join(reasons)[:4000]})
-    return Outcome("refused", number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
+    outcome = "undecided" if judgement.verdict.decision == "cannot decide" else "refused"
+    say(f"{outcome}: {' '.join(reasons)}")
+    presenting.conclude(session, outcome, {"outcome": outcome, "why": " ".join(reasons)[:4000]})
+    return Outcome(outcome, number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
 
 
 def nothing_new(session: Session, judgement: Judgement) -> Outcome:

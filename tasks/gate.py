@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.champion import duel
 from tasks.comparisons import compared
+from tasks.looks import Glance, worn_note
 from tasks.params import ARMS, GateParams
 from tasks.reports import Report, faults
 from tasks.slice_rules import slice_rows
@@ -17,6 +18,7 @@ from tasks.verdict import (
     ArmRow,
     Changes,
     Comparison,
+    Decision,
     Rule,
     Verdict,
     below_floors,
@@ -33,10 +35,13 @@ __all__ = ["Verdict", "cost", "decide"]
 Columns = dict[str, list[float]]  # arm -> primary score of every question, in the order of the question ids
 
 
-def decide(candidate: Report, champion: Report | None, params: GateParams, corpus_changed: bool) -> Verdict:
+def decide(
+    candidate: Report, champion: Report | None, params: GateParams, corpus_changed: bool, earlier: Sequence[Glance] = ()
+) -> Verdict:
     """Judge a candidate against its own arms, the floors and the champion's served arm.
 
-    Deterministic. Whatever is missing, doubled, NaN or measured on other questions is a refusal with all its reasons;
+    earlier: the judgements by these very test questions so far. Deterministic. Whatever is missing, doubled, NaN or measured on
+    other questions is a refusal with all its reasons;
     a champion report that does not say which arm is served is a mistake of the caller: ValueError.
     """
     if champion is not None and champion.served is None:
@@ -49,10 +54,13 @@ def decide(candidate: Report, champion: Report | None, params: GateParams, corpu
         few = few_questions(pages, Resolution(inf, inf), params)
         refusals = (*broken, *few, *recall_faults(candidate, params))
         return Verdict(False, None, refusals, (), (), (), None, None, thresholds)
-    return judge(candidate, champion, params, rule, thresholds)
+    return judge(candidate, champion, params, rule, thresholds, earlier)
 
 
-def judge(candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any]) -> Verdict:
+def judge(
+    candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any],
+    earlier: Sequence[Glance],
+) -> Verdict:  # fmt: skip
     """`decide` for evidence that is sound."""
     weights, pages = params.primary.model_dump(), [answer.page for answer in candidate.of(ARMS[0])]
     columns: Columns = {arm: primaries(candidate.of(arm), weights) for arm in ARMS}
@@ -61,19 +69,23 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
     pairs, comparisons = all_pairs(columns, rights, pages, params)
     arm, reasons = choose(rows, comparisons, params.margin, champion.served if champion else None)
     resolved, against = resolve(rows, pairs, comparisons, pages, params), None
-    refusals = [*few_questions(pages, resolved, params), *recall_faults(candidate, params)]
+    too_few, refusals = few_questions(pages, resolved, params), recall_faults(candidate, params)
     if arm is None:
         refusals += reasons + below_floors(rows, params.floors)
     elif champion is not None:
         answers = [answer for answer in candidate.of(arm) if answer.question not in champion.left_out]
         pages = [answer.page for answer in answers]
-        against = duel(answers, champion, arm, params, rule)
+        against = duel(answers, champion, arm, params, rule, earlier)
         resolved = against.resolved
         comparisons.append(against.comparison)
-        (reasons if against.proven else refusals).extend(against.why)
+        (reasons if against.proven else too_few if against.open else refusals).extend(against.why)
         refusals += against.lost
+    decision: Decision = "refused" if refusals else "cannot decide" if too_few else "accepted"
+    refusals += too_few
     notes = [*(reasons if refusals else []), *below_floors(rows, params.floors), *distances(rows, comparisons, arm)]
-    notes += [*against.notes, *changes_notes(against.changes, champion.left_out if champion else ())] if against else []
+    if against and champion:
+        notes += [*against.notes, *worn_note(against.look), *changes_notes(against.changes, champion.left_out)]
+    needed = known(resolved.questions_needed)
     notes.append(resolution_note(resolved, len(pages), len(set(pages)), params.margin))
     return Verdict(
         accepted=not refusals,
@@ -83,11 +95,13 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
         comparisons=tuple(comparisons),
         arms=rows,
         smallest_difference=known(resolved.smallest_difference),
-        questions_needed=None if known(resolved.questions_needed) is None else int(resolved.questions_needed),
+        questions_needed=None if needed is None else int(max(needed, params.min_questions if too_few else 0)),
         thresholds=thresholds,
         changes=against.changes if against else Changes((), ()),
         slices=slice_rows(candidate.of(ARMS[0]), columns, params),
         champion_slices=against.slices if against else (),
+        decision=decision,
+        look=against.look if against else None,
     )
 
 

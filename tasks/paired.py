@@ -23,7 +23,7 @@ def sign_flips(values: Floats, pages: Sequence[str], resamples: int, seed: int) 
     """
     sums = by_page(values, pages).sums
     random, observed = np.random.default_rng(seed), sums.sum(axis=0) - 1e-9  # rounding must not hide a tie
-    batch, reached = max(1, DRAWS_PER_BATCH // len(sums)), np.zeros(sums.shape[1])
+    batch, reached = max(1, DRAWS_PER_BATCH // max(sums.shape)), np.zeros(sums.shape[1])
     for start in range(0, resamples, batch):
         heads = random.integers(0, 2, (min(batch, resamples - start), len(sums)), dtype=np.int8)
         reached += ((2.0 * heads - 1) @ sums >= observed).sum(axis=0)

@@ -235,6 +235,7 @@ class GateParams(Params):
     primary: PrimaryWeights
     margin: Annotated[float, Field(gt=0, le=1)]
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    horizon: Positive
     resamples: Annotated[int, Field(ge=200)]
     seed: Natural
     min_questions: Positive

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
+from tasks.looks import Look
 from tasks.params import Floors
 from tasks.statistics import Resolution
 
 Rule = Literal["first release", "not worse", "better"]
+Decision = Literal["accepted", "refused", "cannot decide"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Changes:
 class Verdict:
     """`reasons` say why it was accepted or, all of them, why not; `notes` hold what else a reader should know.
 
+    decision: "cannot decide" where nothing speaks against the candidate but that these questions are too few to tell.
+
     arm: the arm to serve, None where none could be chosen. smallest_difference and questions_needed: what this test set can
     resolve, and how many questions the margin needs; None where that is unknown or infinite.
     """
@@ -102,6 +106,8 @@ class Verdict:
     changes: Changes = Changes((), ())
     slices: tuple[SliceRow, ...] = ()
     champion_slices: tuple[SliceComparison, ...] = ()  # those with enough questions
+    decision: Decision = "refused"
+    look: Look | None = None  # None without a champion
 
     def to_json(self) -> str:
         """Readable, sorted, whole; an infinite bound is null."""
@@ -160,6 +166,20 @@ def champion_sentences(comparison: Comparison, rule: Rule, margin: float, cheape
         return [f"{measured}: {wanted}, which is proven."]
     worse = comparison.high < (0 if rule == "better" and not cheaper else -margin)
     return [f"{measured}: {wanted}, which is {'not so' if worse else 'not proven; these questions cannot tell'}."]
+
+
+def open_sentence(resolved: Resolution, questions: int, margin: float, alpha: float) -> str:
+    """What would settle it."""
+    if alpha == 0:
+        return "Cannot decide: these questions were asked so often that they prove nothing any more; ingest fresh ones."
+    needed = known(resolved.questions_needed)
+    if needed is None:
+        return f"Cannot decide: {questions} questions from so few sources show nothing; ask about more pages."
+    if needed <= questions:
+        return (
+            f"Cannot decide: {questions} questions resolve the margin of {margin:.2f}, but this is near its edge; add questions."
+        )
+    return f"Cannot decide: {questions} questions are too few, about {needed:.0f} would be needed for the margin of {margin:.2f}."
 
 
 def changes_notes(changes: Changes, left_out: Collection[str]) -> list[str]:

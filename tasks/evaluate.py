@@ -14,10 +14,12 @@ from tasks.gate import cost
 from tasks.generation import Generated, Generator, decoding, environment, resolved
 from tasks.golden import golden_record
 from tasks.lineage import learnt, lineage_of
+from tasks.metrics import Embed
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, uses_adapter, uses_passages
 from tasks.plots import arms_with_intervals, quality_against_cost
 from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.reported import of_metric, with_metrics
 from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
 from tasks.search import Index, widened
@@ -55,7 +57,7 @@ def evaluate(
     subject = Subject(searcher, settings, base, adapter, used, shots, decoding(used), AnswerStore(answers))
     asked = unseen_by(adapter, read_jsonl(questions / "test.jsonl"))
     found, golden = measure_arms(subject, ARMS, asked, params)
-    records = score_answers(found, used, params, gate)
+    records = score_answers(found, used, params, gate, searcher.embedder.passages)
     report = summarise(records, yardstick(asked, params, used, gate), params, gate)
     fresh_folder(out)
     write_results(out, records, report, golden, pinned(used, shots))
@@ -166,14 +168,17 @@ def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list
     }
 
 
-def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams) -> list[Record]:
+def score_answers(
+    answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams, embed: Embed | None = None
+) -> list[Record]:
+    """With the scores that the gate weighs, and the metrics and rules that are reported. embed: for semantic similarity."""
     rules = scoring_rules(prompt.abstention_patterns, params.style)
     weights = gate.primary.model_dump()
     scored = []
     for record in answers:
         found = score(record["answer"], record["reference"], record["fact"], record["document"], record["passages"], rules)
         scored.append(record | {"scores": found | {"primary": primary(found, weights)}})
-    return scored
+    return with_metrics(scored, params, embed)
 
 
 def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate: GateParams) -> Record:
@@ -206,6 +211,7 @@ def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: G
     metrics["fact_answerable"] = interval(answerable, "fact", params)
     metrics["abstention"] = interval(without, "abstained", params)
     metrics["false_abstention"] = interval(answerable, "abstained", params)
+    metrics |= {name: interval(of_metric(records, name), name, params) for name in records[0].get("metrics", {})}
     return {
         "metrics": {name: values for name, values in metrics.items() if values},
         "cost": cost(arm, tokens["prompt_tokens"], tokens["completion_tokens"], gate.cost),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.params_files import Group, Params, Pattern, check_template
+from tasks.params_files import Dotted, Group, Params, Pattern, Schema, check_template
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
@@ -193,11 +193,36 @@ class AdapterParams(Params):
     seed: Natural
 
 
+class Rule(Group):
+    """A rule of a person's own: one of the three."""
+
+    pattern: Pattern | None = None
+    json_schema: Schema | None = None
+    function: Dotted | None = None
+
+    @model_validator(mode="after")
+    def one_kind(self) -> Self:
+        if sum(kind is not None for kind in (self.pattern, self.json_schema, self.function)) != 1:
+            raise ValueError(
+                "a rule has one of `pattern` (regular expression), `json_schema` and `function` (folder.module.name)"
+            )
+        return self
+
+
+Metric = Literal[
+    "groundedness", "citation_precision", "citation_recall", "abstention_precision", "abstention_recall", "semantic_similarity",
+    "safety",
+]  # fmt: skip
+
+
 class EvaluateParams(Params):
     file = "evaluate.yaml"
     batch_size: Positive
     latency_sample: Positive
     style: dict[str, Pattern]
+    metrics: list[Metric]
+    forbidden: list[Pattern]
+    rules: dict[Annotated[str, Field(pattern=r"^[\w-]{1,40}$")], Rule]
     resamples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Natural

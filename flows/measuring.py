@@ -90,7 +90,7 @@ def measure_into(
     asked = questions_of(candidate)
     fair = unseen_by(subject.adapter, asked)
     found, golden = measure_arms(subject, arms, fair, params)
-    answers = [*kept, *score_answers(found, rules, params, gate, subject.searcher.embedder.passages)]
+    answers = [*kept, *score_answers(found, rules, params, gate, subject.searcher.embedder.passages, settings.root)]
     if kept:
         golden = read_json(candidate.evaluation / "golden.json") | golden
     report = summarise(answers, yardstick(asked, params, rules, gate), params, gate)

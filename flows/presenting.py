@@ -41,7 +41,9 @@ def verdict_markdown(judgement: Judgement) -> str:
     head = f"# {verdict.decision.capitalize()}: release {short(judgement.release_id)}, arm {judgement.release.arm}"
     reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     notes = "\n".join(f"- {note}" for note in verdict.notes)
-    return f"{head}\n\n{reasons}\n\n## Notes\n\n{notes}\n"
+    compared = "\n".join(f"- {each.says}" for each in verdict.comparisons if each.arm == verdict.arm)
+    comparisons = f"\n## Comparisons\n\n{compared}\n" if compared else ""
+    return f"{head}\n\n{reasons}\n\n## Notes\n\n{notes}\n{comparisons}"
 
 
 def show_judgement(session: Session, candidate: Candidate, judgement: Judgement) -> None:

@@ -12,6 +12,7 @@ from flows.promotion import Judgement
 from flows.session import Session, say
 from flows.succession import succession
 from tasks.errors import RefusedError
+from tasks.gate import Verdict
 from tasks.manifest import short
 
 
@@ -86,10 +87,15 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
 
 def refused(session: Session, judgement: Judgement, entry: Entry, reasons: list[str]) -> Outcome:
     number = judgement.champion.number if judgement.champion else None
-    outcome = "undecided" if judgement.verdict.decision == "cannot decide" else "refused"
+    outcome = refusal(judgement.verdict)
     say(f"{outcome}: {' '.join(reasons)}")
     presenting.conclude(session, outcome, {"outcome": outcome, "why": " ".join(reasons)[:4000]})
     return Outcome(outcome, number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
+
+
+def refusal(verdict: Verdict) -> str:
+    """A person's no to a candidate that the gate accepted is a refusal."""
+    return "undecided" if verdict.decision == "cannot decide" else "refused"
 
 
 def nothing_new(session: Session, judgement: Judgement) -> Outcome:

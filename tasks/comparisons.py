@@ -38,8 +38,7 @@ def told(found: Comparison, questions: int) -> Comparison:
 
 def sentence(found: Comparison, questions: int) -> str:
     """For someone who decides and does not compute."""
-    sure = found.low > 0 or found.high < 0
-    verdict = "more than chance" if sure else "which chance explains as well"
+    verdict = "proven to be better" if found.low > 0 else "proven to be worse" if found.high < 0 else "not proven either way"
     counts = f"of {questions} questions {found.won} are right only in {found.arm}, {found.lost} only in {found.other}"
     tested = f"McNemar's p = {found.adjusted:.2g}"
     return f"{found.arm} against {found.other}: {spread(found)}, {verdict}{effect(found.effect)}; {counts} ({tested})."

@@ -169,16 +169,18 @@ def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list
 
 
 def score_answers(
-    answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams, embed: Embed | None = None
-) -> list[Record]:
-    """With the scores that the gate weighs, and the metrics and rules that are reported. embed: for semantic similarity."""
+    answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams, embed: Embed | None = None,
+    root: Path = Path(),
+) -> list[Record]:  # fmt: skip
+    """With the scores that the gate weighs, and the metrics and rules that are reported. embed: for semantic similarity;
+    root: the project, whose functions can be rules."""
     rules = scoring_rules(prompt.abstention_patterns, params.style)
     weights = gate.primary.model_dump()
     scored = []
     for record in answers:
         found = score(record["answer"], record["reference"], record["fact"], record["document"], record["passages"], rules)
         scored.append(record | {"scores": found | {"primary": primary(found, weights)}})
-    return with_metrics(scored, params, embed)
+    return with_metrics(scored, params, embed, root)
 
 
 def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate: GateParams) -> Record:

@@ -11,11 +11,11 @@ from tasks.rules import own_rules
 FIELDS = ("text", "answer", "reference", "fact", "document", "passages", "scores")  # of a record, as Answered has them
 
 
-def with_metrics(answers: list[Record], params: EvaluateParams, embed: Embed | None) -> list[Record]:
+def with_metrics(answers: list[Record], params: EvaluateParams, embed: Embed | None, root: Path) -> list[Record]:
     """Every answer with its `metrics`. Raises InputError for a rule that is unusable, and for a value that is none."""
     seen = [Answered(*(record[field] for field in FIELDS)) for record in answers]
     known = {**METRICS, "safety": safety(params.forbidden)}
-    chosen = {name: known[name] for name in params.metrics if name in known} | own_rules(params.rules, Path.cwd())
+    chosen = {name: known[name] for name in params.metrics if name in known} | own_rules(params.rules, root)
     found = measured(chosen, seen)
     if SIMILARITY in params.metrics:
         if embed is None:

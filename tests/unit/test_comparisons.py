@@ -41,10 +41,11 @@ def test_every_comparison_has_a_plain_sentence() -> None:
     found = comparisons()
     said = found["rag", "lora"].says
     assert said.startswith("rag against lora: 0.40 better (")
-    assert "more than chance, a medium effect (+0.60 standard deviations)" in said
+    assert "proven to be better, a medium effect (+0.60 standard deviations)" in said
     assert "of 80 questions 40 are right only in rag, 8 only in lora (McNemar's p = 9.9e-06)" in said
-    assert "which chance explains as well; of 80 questions 0 are right only in lora" in found["lora", "prompt"].says
+    assert "not proven either way; of 80 questions 0 are right only in lora" in found["lora", "prompt"].says
     assert found["lora", "rag"].says == sentence(found["lora", "rag"], 80) != said
+    assert "proven to be worse, a medium effect (-0.60" in found["lora", "rag"].says
 
 
 @pytest.mark.parametrize(("size", "word"), [(0.1, "negligible"), (-0.3, "small"), (0.5, "medium"), (-2.0, "large")])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.shipping import refusal
 from tasks.errors import InputError
 from tasks.gate import cost, decide
 from tasks.params import ARMS, GateParams
@@ -287,6 +288,7 @@ def test_what_few_questions_leave_open_is_not_decided_and_says_how_many_would_do
     )
     assert decide(report(1), champion(2), PARAMS, corpus_changed=True).decision == "accepted"
     assert json.loads(verdict.to_json())["decision"] == "cannot decide"
+    assert refusal(verdict) == "undecided"
 
 
 def test_what_speaks_against_a_candidate_beside_the_number_of_questions_is_a_refusal() -> None:
@@ -296,6 +298,7 @@ def test_what_speaks_against_a_candidate_beside_the_number_of_questions_is_a_ref
     assert worse.decision == "refused"
     broken = decide(report(1), champion(2, questions_digest="e" * 64), PARAMS, corpus_changed=True)
     assert (broken.decision, broken.look) == ("refused", None)
+    assert refusal(broken) == refusal(decide(report(1), champion(2), PARAMS, corpus_changed=True)) == "refused"
 
 
 def test_too_few_questions_of_a_first_release_decide_nothing() -> None:

@@ -159,6 +159,6 @@ def test_every_arm_reports_every_metric_and_rule_over_the_answers_to_which_it_ap
 def test_similarity_needs_an_embedder() -> None:
     params = PARAMS.model_copy(update={"metrics": ["semantic_similarity"]})
     with pytest.raises(InputError, match="needs the embedder"):
-        with_metrics([record(1, "rag") | {"scores": {}}], params, None)
-    found = with_metrics([record(1, "rag") | {"scores": {}}], params, lambda texts: np.ones((len(texts), 1)))
+        with_metrics([record(1, "rag") | {"scores": {}}], params, None, tiny.ROOT)
+    found = with_metrics([record(1, "rag") | {"scores": {}}], params, lambda texts: np.ones((len(texts), 1)), tiny.ROOT)
     assert found[0]["metrics"] == {"semantic_similarity": 1.0}

@@ -78,7 +78,7 @@ def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champi
         corpus_changed = pinned.corpus.digest != as_release(candidate, pinned.arm).corpus.digest
         before = sealed_json(settings, champion_evidence(entries, champion)["documents"])
         report = with_freshness(report, fresh_pages(before, document_digests(candidate)))
-    earlier = earlier_looks(settings, entries, report.questions_digest)
+    earlier = earlier_looks(settings, entries, report)
     verdict = decide(report, against, params, corpus_changed, earlier)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
     return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)

@@ -72,7 +72,8 @@ def duel(
     look, so that over the horizon a candidate that is no different gets in with a chance of alpha at most.
     """
     pair = paired(answers, champion, arm, params)
-    seen = look(mark(pair), rule, earlier, params.alpha, params.horizon)
+    asked = (answer.text or answer.question for answer in answers)
+    seen = look(mark(pair), rule, asked, earlier, params.alpha, params.horizon)
     contest = contested(pair, params, seen.alpha / 2) if rule == "better" else None
     strictly = contest is not None and not contest.saves
     comparison, resolved = measured(pair, params, contest)

@@ -5,9 +5,14 @@ sqrt(k / H) of alpha is spent, most of it early, while the questions are fresh. 
 simply add up (Bonferroni), which holds whatever their dependence and whatever was promoted between them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
+
+from tasks.records import text_digest
+
+SKETCHED = 64  # questions kept of a set: how much two sets share is then known to 0.06
+FRESH = 1 / 3  # of all questions of two sets of one size: what they share where half of each is new
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Glance:
 class Look:
     """number: of this judgement among those by these questions; contest: among those that asked for proof of being better.
 
-    alpha: what is left for this one; 0 beyond the horizon, where nothing is proven any more.
+    alpha: what is left for this one; 0 beyond the horizon, where nothing is proven any more. asked: sketch of the questions.
     """
 
     number: int
@@ -30,15 +35,28 @@ class Look:
     horizon: int
     alpha: float
     mark: str
+    asked: str
 
 
-def look(mark: str, rule: str, earlier: Sequence[Glance], alpha: float, horizon: int) -> Look:
+def look(mark: str, rule: str, asked: Iterable[str], earlier: Sequence[Glance], alpha: float, horizon: int) -> Look:
     """The same scores looked at again are the same look: they can tell nothing new by chance."""
     known = list(dict.fromkeys(earlier))
     here = Glance(mark, rule)
     before = known[: known.index(here)] if here in known else known
     contest = 1 + sum(glance.rule == "better" for glance in before)
-    return Look(len(before) + 1, contest, horizon, alpha_left(contest, alpha, horizon), mark)
+    return Look(len(before) + 1, contest, horizon, alpha_left(contest, alpha, horizon), mark, sketch(asked))
+
+
+def sketch(questions: Iterable[str]) -> str:
+    """Enough of a set to tell how much of it another one shares: its lowest digests (bottom-k sketch: Cohen and Kaplan 2007)."""
+    return " ".join(sorted({text_digest(question)[:8] for question in questions})[:SKETCHED])
+
+
+def same_questions(one: str, other: str) -> bool:
+    """Whether two sketches are of one set, for the most part: a set to which a question was added is no fresh one."""
+    left, right = set(one.split()), set(other.split())
+    lowest = set(sorted(left | right)[:SKETCHED])
+    return len(lowest & left & right) >= FRESH * len(lowest)
 
 
 def alpha_left(contest: int, alpha: float, horizon: int) -> float:
@@ -64,5 +82,5 @@ def worn_note(found: Look) -> list[str]:
     spent_all = " and no alpha is left for another proof that a candidate is better" if found.contest > found.horizon else ""
     return [
         f"The test questions are worn out: this is look {found.number} at them, the horizon in params/gate.yaml is "
-        f"{found.horizon}{spent_all}. Ingest fresh questions: another set of test questions starts with all of alpha."
+        f"{found.horizon}{spent_all}. Ingest fresh questions: a set of which half is new starts with all of alpha."
     ]

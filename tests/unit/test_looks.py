@@ -8,7 +8,7 @@ from test_gate import PARAMS as GATE
 from test_gate import SKILL, champion, report, text
 
 from tasks.gate import decide
-from tasks.looks import Glance, alpha_left, look, spent, worn_note
+from tasks.looks import Glance, alpha_left, look, same_questions, sketch, spent, worn_note
 from tasks.paired import enough, sign_flips
 from tasks.params import GateParams
 from tasks.params_files import load
@@ -57,17 +57,27 @@ def test_pure_noise_is_promoted_in_no_more_than_one_quarter_of_twenty() -> None:
 
 def test_the_same_scores_looked_at_again_are_the_same_look() -> None:
     earlier = [Glance("a", "better"), Glance("b", "not worse"), Glance("c", "better"), Glance("a", "better")]
-    again = look("c", "better", earlier, 0.05, 90)
+    again = look("c", "better", [], earlier, 0.05, 90)
     assert (again.number, again.contest) == (3, 2)
-    new = look("d", "better", earlier, 0.05, 90)
+    new = look("d", "better", [], earlier, 0.05, 90)
     assert (new.number, new.contest, new.alpha) == (4, 3, alpha_left(3, 0.05, 90))
 
 
+@pytest.mark.parametrize("count", [10, 300, 5000])
+def test_a_set_with_some_new_questions_is_the_same_one_and_one_that_is_mostly_new_is_fresh(count: int) -> None:
+    def asked(first: int) -> str:
+        return sketch(f"question {number}" for number in range(first, first + count))
+
+    assert len(asked(0)) < 600
+    for share, same in ((0, True), (0.1, True), (0.3, True), (0.7, False), (1, False)):
+        assert same_questions(asked(0), asked(round(share * count))) == same, share
+
+
 def test_a_set_that_was_looked_at_too_often_is_said_to_be_worn_out() -> None:
-    assert worn_note(look("x", "better", [Glance(str(n), "better") for n in range(89)], 0.05, 90)) == []
-    said = worn_note(look("x", "better", [Glance(str(n), "better") for n in range(90)], 0.05, 90))[0]
+    assert worn_note(look("x", "better", [], [Glance(str(n), "better") for n in range(89)], 0.05, 90)) == []
+    said = worn_note(look("x", "better", [], [Glance(str(n), "better") for n in range(90)], 0.05, 90))[0]
     assert "worn out: this is look 91 at them, the horizon in params/gate.yaml is 90 and no alpha is left" in said
-    refreshes = worn_note(look("x", "not worse", [Glance(str(n), "not worse") for n in range(90)], 0.05, 90))[0]
+    refreshes = worn_note(look("x", "not worse", [], [Glance(str(n), "not worse") for n in range(90)], 0.05, 90))[0]
     assert "look 91" in refreshes and "no alpha" not in refreshes
 
 

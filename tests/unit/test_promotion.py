@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -21,6 +22,7 @@ from flows.succession import succession
 from tasks.errors import ConflictError, InputError, IntegrityError, RefusedError
 from tasks.manifest import load_release, release_id
 from tasks.records import read_json, write_json
+from tasks.reports import load_report
 
 # MLflow infers schemas of its own models at its import
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -158,9 +160,11 @@ def test_every_judgement_by_the_same_questions_is_a_look_and_fresh_questions_sta
         assert judgement.verdict.look is not None and judgement.verdict.look.contest == number - 1
         refuse(settings)
     assert [entry.action for entry in ledger.read(settings.ledger)] == ["promote", "refuse", "refuse"]
-    marks = earlier_looks(settings, ledger.read(settings.ledger), "a" * 64)
+    report = load_report(candidate_of(settings.root).evaluation)
+    marks = earlier_looks(settings, ledger.read(settings.ledger), report)
     assert [glance.rule for glance in marks] == ["better", "better"] and len(set(marks)) == 2
-    assert earlier_looks(settings, ledger.read(settings.ledger), "f" * 64) == []
+    fresh = replace(report, answers=tuple(replace(answer, text=f"another {answer.text}") for answer in report.answers))
+    assert earlier_looks(settings, ledger.read(settings.ledger), fresh) == []
 
 
 def test_a_page_that_changed_since_the_live_release_makes_a_slice_of_its_own(settings: Settings) -> None:

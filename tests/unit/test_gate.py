@@ -185,6 +185,7 @@ def test_noise_alone_is_seldom_promoted_on_an_unchanged_corpus() -> None:
         (lambda old: replace(old, document=None), "no test question has a source page"),
         (lambda old: None if old.question == "q000-1" else old, "report.json counts 260 questions"),
         (lambda old: None, "arm rag is missing"),
+        (lambda old: replace(old, given="Mu."), "every answer is the same ('mu.')"),
     ],
 )
 def test_the_gate_fails_closed(change: Callable[[Answer], Answer | None], words: str) -> None:
@@ -383,7 +384,7 @@ def test_cost_counts_tokens_and_surcharges() -> None:
 def test_a_report_is_read_from_the_files_that_the_stage_writes(tmp_path: Path) -> None:
     found = report(1)
     rows = [
-        {"question": a.question, "document": a.document, "arm": a.arm, "answer": "x", "scores": dict(a.scores)}
+        {"question": a.question, "document": a.document, "arm": a.arm, "answer": a.given, "scores": dict(a.scores)}
         | {"prompt_tokens": a.prompt_tokens, "completion_tokens": a.completion_tokens}
         for a in found.answers
     ]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tasks.facts import fact_tokens, states
+from tasks.facts import fact_tokens, find
 from tasks.records import Record
 from tasks.reports import Report
 
@@ -64,20 +64,30 @@ def answer_type(answer: str) -> str:
 
 
 def pages_with_facts(passages: Iterable[Record], questions: Sequence[Record]) -> dict[str, int]:
-    """Question id -> number of pages that state its fact. One pass over the corpus: a fact is looked for only where its longest
-    word stands. A fact on several pages can be right by chance, one on no page is worded otherwise in the corpus."""
+    """Question id -> number of pages that state its fact (as tasks.facts.states has it). One pass over the corpus: a passage is
+    taken apart once, and searched only for the facts whose longest word it holds. A fact on several pages can be right by
+    chance, one on no page is worded otherwise in the corpus."""
     facts = {str(record["fact"]) for record in questions if record.get("fact") and record["document"]}
-    words: dict[str, list[str]] = defaultdict(list)
+    wanted = {fact: fact_words(fact) for fact in facts}
+    by_word: dict[str, list[str]] = defaultdict(list)
+    for fact, words in wanted.items():
+        by_word[max(words, key=len, default="")].append(fact)
     unspaced = [fact for fact in facts if not fact.isascii()]
-    for fact in facts:
-        words[max(fact_tokens(fact), key=len, default="")].append(fact)
     pages: dict[str, set[str]] = defaultdict(set)
     for passage in passages:
-        here = set(fact_tokens(f"{passage['heading']}\n{passage['text']}")) & words.keys()
-        for fact in {*unspaced, *(fact for word in here for fact in words[word])}:
-            if states(passage, fact):
-                pages[fact].add(passage["document"])
+        shown = f"{passage['heading']}\n{passage['text']}"
+        tokens = fact_tokens(shown)
+        near = (fact for word in by_word.keys() & set(tokens) for fact in by_word[word])
+        stated = {fact for fact in near if find(wanted[fact], tokens) is not None} | {fact for fact in unspaced if fact in shown}
+        for fact in stated:
+            pages[fact].add(passage["document"])
     return {record["id"]: len(pages[record["fact"]]) for record in questions if record.get("fact") in facts}
+
+
+def fact_words(fact: str) -> list[str]:
+    """Less a leading article, as when an answer is scored."""
+    words = fact_tokens(fact)
+    return words[1:] if words[:1] == ["a"] and len(words) > 1 else words
 
 
 def fresh_pages(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:

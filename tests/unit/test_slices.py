@@ -1,8 +1,9 @@
 """What a question counts towards, by examples."""
 
 import pytest
+import tiny
 
-from tasks.facts import fact_tokens
+from tasks.facts import fact_tokens, states
 from tasks.records import Record
 from tasks.reports import Answer, Report
 from tasks.slices import answer_type, fresh_pages, length, pages_with_facts, slices, topics, with_freshness
@@ -64,7 +65,7 @@ def test_pages_are_counted_that_state_a_fact_whatever_else_they_hold_of_its_word
     passages = [
         {"document": "a", "heading": "Limits", "text": "After 30 seconds it stops. Again: 30 seconds."},
         {"document": "a", "heading": "Limits", "text": "It waits for 30 seconds."},
-        {"document": "b", "heading": "After 30 seconds", "text": "It starts."},
+        {"document": "b", "heading": "After 30 seconds", "text": "It starts. The start is late."},
         {"document": "c", "heading": "Limits", "text": "30 of them, each for some seconds."},
         {"document": "d", "heading": "H", "text": "\u4eca\u65e5\u306f\u6674\u308c\u3067\u3059"},
     ]
@@ -72,12 +73,21 @@ def test_pages_are_counted_that_state_a_fact_whatever_else_they_hold_of_its_word
         {"id": "several", "document": "a", "fact": "30 seconds"},
         {"id": "one", "document": "c", "fact": "30 of them"},
         {"id": "none", "document": "c", "fact": "31"},
+        {"id": "article", "document": "c", "fact": "a start"},
         {"id": "unspaced", "document": "d", "fact": "\u6674\u308c"},
         {"id": "without a fact", "document": "d", "fact": None},
         {"id": "unanswerable", "document": None, "fact": None},
     ]
-    assert len(fact_tokens(questions[3]["fact"])) == 1  # a whole sentence without spaces is one token: no word finds it
-    assert pages_with_facts(passages, questions) == {"several": 2, "one": 1, "none": 0, "unspaced": 1}
+    assert len(fact_tokens(questions[4]["fact"])) == 1  # a whole sentence without spaces is one token: no word finds it
+    assert pages_with_facts(passages, questions) == {"several": 2, "one": 1, "none": 0, "article": 1, "unspaced": 1}
+
+
+def test_pages_are_counted_as_the_scores_would_find_the_fact() -> None:
+    facts = [fact for *_, fact, _ in tiny.rows()]
+    passages = [{"document": page, "heading": section, "text": text} for page, section, _, _, text in tiny.rows()]
+    counted = pages_with_facts(passages, [{"id": fact, "document": "x", "fact": fact} for fact in facts])
+    for fact in facts:
+        assert counted[fact] == len({passage["document"] for passage in passages if states(passage, fact)}) > 0
 
 
 def test_a_page_is_fresh_if_no_page_of_the_live_release_had_its_text() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import NormalDist
 
 import numpy as np
@@ -118,13 +119,12 @@ def measured(pair: Pair, params: GateParams, contest: Contest | None) -> tuple[C
     found = bounds(pair.better, pages, alpha, params.resamples, params.seed)
     rights = {name: [answer.right for answer in side] for name, side in zip(pair.names, (pair.ours, pair.theirs), strict=True)}
     comparison = compared([pair.names], found, pair.better[:, None], rights)[0]
-    critical = found.critical if contest is None or contest.saves else max(found.critical, quantile(contest.alpha))
-    error = float(found.standard_error[0])
+    error, critical = float(found.standard_error[0]), found.critical
+    if contest is not None and not contest.saves:
+        if contest.alpha == 0:
+            return comparison, Resolution(inf, inf)
+        critical = max(critical, NormalDist().inv_cdf(1 - contest.alpha))
     return comparison, resolution(error, critical, len(pages), len(set(pages)), params.margin, alpha)
-
-
-def quantile(alpha: float) -> float:
-    return NormalDist().inv_cdf(1 - alpha) if alpha > 0 else float("inf")
 
 
 def changed(answers: Sequence[Answer], live: Sequence[Answer]) -> Changes:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flows.shipping import refusal
 from tasks.errors import InputError
 from tasks.gate import cost, decide
+from tasks.looks import Glance
 from tasks.params import ARMS, GateParams
 from tasks.params_files import load
 from tasks.records import write_json, write_jsonl
@@ -375,6 +378,36 @@ def test_the_verdict_as_json_holds_what_was_decided_and_by_which_thresholds() ->
     assert 0 < written["smallest_difference"] < 0.2
     assert written["questions_needed"] > 0
     assert verdict.to_json() == decide(report(1), champion(2), PARAMS, corpus_changed=True).to_json()
+
+
+@given(
+    scores=st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=8),
+    per_page=st.integers(1, 4),
+    unanswered=st.integers(0, 2),
+    corpus_changed=st.booleans(),
+    looks=st.sampled_from([0, 1, 90]),
+    margin=st.sampled_from([0.01, 0.1, 1.0]),
+)
+def test_every_pair_of_sound_reports_gets_a_verdict_that_can_be_written_down(
+    scores: list[tuple[float, float]], per_page: int, unanswered: int, corpus_changed: bool, looks: int, margin: float
+) -> None:
+    floors = PARAMS.floors.model_copy(update={"primary": 0.0, "fact": 0.0, "abstention": 0.0})
+    update = {"margin": margin, "floors": floors, "min_questions": 2, "slice_questions": 1, "resamples": 200}
+
+    def side(place: int, **fields: Any) -> Report:
+        known = [(f"q{n}", f"page {n // per_page}", pair[place]) for n, pair in enumerate(scores)]
+        asked = [*known, *((f"silent {n}", None, 1.0) for n in range(unanswered))]
+        answers = [
+            replace(answer(q, page, arm, right, 10), slices=(f"s{len(q)}", "x")) for arm in ARMS for q, page, right in asked
+        ]
+        return replace(Report("d", len(asked), tuple(answers), index_recall=1.0), **fields)
+
+    earlier = [Glance(str(number), "better") for number in range(looks)]
+    verdict = decide(side(0), side(1, served="rag"), PARAMS.model_copy(update=update), corpus_changed, earlier)
+    assert verdict.accepted == (verdict.decision == "accepted")
+    assert verdict.reasons and all(reason.endswith(".") for reason in verdict.reasons)
+    assert verdict.accepted <= (len(scores) + unanswered >= 2)
+    json.loads(verdict.to_json())
 
 
 def test_cost_counts_tokens_and_surcharges() -> None:

@@ -94,6 +94,13 @@ def test_an_unchanged_corpus_asks_for_more_at_every_look_and_a_changed_one_does_
     assert decide(*better, GATE, corpus_changed=True, earlier=worn).accepted
 
 
+def test_the_very_same_answers_are_judged_too_when_no_alpha_is_left() -> None:
+    worn = [Glance(str(number), "better") for number in range(GATE.horizon)]
+    verdict = decide(report(1), champion(1), GATE, corpus_changed=False, earlier=worn)
+    assert (verdict.decision, verdict.questions_needed) == ("cannot decide", None)
+    verdict.to_json()
+
+
 def test_a_refused_look_counts_and_the_verdict_says_which_it_was() -> None:
     first = decide(report(1), champion(2), GATE, corpus_changed=False)
     assert not first.accepted and first.look is not None

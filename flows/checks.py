@@ -23,8 +23,21 @@ def check_params(folder: Path) -> None:
             faults.append(str(error))
     if EvaluateParams in found and GateParams in found:
         faults += disagreements(cast(EvaluateParams, found[EvaluateParams]), cast(GateParams, found[GateParams]))
+    if EvaluateParams in found:
+        faults += unusable_rules(cast(EvaluateParams, found[EvaluateParams]), folder.parent)
     if faults:
         raise InputError("\n".join(faults))
+
+
+def unusable_rules(evaluate: EvaluateParams, root: Path) -> list[str]:
+    """A function that is not there would be missed after the last answer."""
+    from tasks.rules import own_rules
+
+    try:
+        own_rules(evaluate.rules, root)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def check_adapter_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line. Exit 0 done, 2 bad input or usage, 3 refused by the gate, 1 anything else.
+"""The command line. Exit 0 done, 2 bad input or usage, 3 refused by the gate or undecided, 1 anything else.
 
 Heavy imports wait until they are needed.
 """
@@ -71,7 +71,7 @@ def report_error(message: str, code: int, as_json: bool) -> int:
 
 
 def exit_code(result: Any) -> int:
-    if isinstance(result, dict) and result.get("outcome") == "refused":
+    if isinstance(result, dict) and result.get("outcome") in ("refused", "undecided"):
         return 3
     return 1 if isinstance(result, dict) and result.get("findings") else 0
 

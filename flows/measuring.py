@@ -99,7 +99,7 @@ def measure_into(
     asked = questions_of(candidate)
     fair = unseen_by((subject.adapter, subject.searcher.embedder.folder), asked)
     found, golden = measure_arms(subject, arms, fair, params)
-    answers = [*kept, *score_answers(found, rules, params, gate)]
+    answers = [*kept, *score_answers(found, rules, params, gate, subject.searcher.embedder.passages, settings.root)]
     if kept:
         golden = read_json(candidate.evaluation / "golden.json") | golden
     report = summarise(answers, yardstick(asked, params, rules, gate), params, gate)

@@ -38,12 +38,12 @@ def arms_table(verdict: Verdict) -> list[dict[str, str]]:
 
 def verdict_markdown(judgement: Judgement) -> str:
     verdict = judgement.verdict
-    head = (
-        f"# {'Accepted' if verdict.accepted else 'Refused'}: release {short(judgement.release_id)}, arm {judgement.release.arm}"
-    )
+    head = f"# {verdict.decision.capitalize()}: release {short(judgement.release_id)}, arm {judgement.release.arm}"
     reasons = "\n".join(f"- {reason}" for reason in verdict.reasons)
     notes = "\n".join(f"- {note}" for note in verdict.notes)
-    return f"{head}\n\n{reasons}\n\n## Notes\n\n{notes}\n"
+    compared = "\n".join(f"- {each.says}" for each in verdict.comparisons if each.arm == verdict.arm)
+    comparisons = f"\n## Comparisons\n\n{compared}\n" if compared else ""
+    return f"{head}\n\n{reasons}\n\n## Notes\n\n{notes}\n{comparisons}"
 
 
 def show_judgement(session: Session, candidate: Candidate, judgement: Judgement) -> None:
@@ -96,7 +96,7 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
     client.log_text(run_id, judgement.verdict.to_json(), "verdict.json")
     for path in files_to_show(candidate):
         client.log_artifact(run_id, str(path), "plots" if path.suffix == ".png" else None)
-    verdict = "accepted" if judgement.verdict.accepted else "refused"
+    verdict = judgement.verdict.decision
     tag_run(session, {"verdict": verdict, "arm": judgement.release.arm, "release.id": judgement.release_id, "outcome": "judged"})
     client.set_tag(run_id, "mlflow.note.content", verdict_markdown(judgement))
 

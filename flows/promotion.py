@@ -18,6 +18,7 @@ from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
 from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry
+from flows.looks import earlier_looks
 from flows.opening import manifest_text
 from flows.registry import Version
 from flows.settings import Settings, child_environment
@@ -30,6 +31,7 @@ from tasks.params import Arm, GateParams
 from tasks.params_files import load
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
+from tasks.slices import fresh_pages, with_freshness
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champi
         pinned = load_release(manifest_text(settings, str(champion.release)))
         against = load_report(champion_evaluation, served=pinned.arm)
         corpus_changed = pinned.corpus.digest != as_release(candidate, pinned.arm).corpus.digest
-    verdict = decide(report, against, params, corpus_changed)
+        before = sealed_json(settings, champion_evidence(entries, champion)["documents"])
+        report = with_freshness(report, fresh_pages(before, document_digests(candidate)))
+    earlier = earlier_looks(settings, entries, report)
+    verdict = decide(report, against, params, corpus_changed, earlier)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
     return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)
 

@@ -12,12 +12,13 @@ from flows.promotion import Judgement
 from flows.session import Session, say
 from flows.succession import succession
 from tasks.errors import RefusedError
+from tasks.gate import Verdict
 from tasks.manifest import short
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a flow ended. `outcome`: promoted | refused | unchanged."""
+    """How a flow ended. `outcome`: promoted | refused | undecided (refused, as the questions are too few to tell) | unchanged."""
 
     outcome: str
     number: int | None
@@ -86,9 +87,15 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
 
 def refused(session: Session, judgement: Judgement, entry: Entry, reasons: list[str]) -> Outcome:
     number = judgement.champion.number if judgement.champion else None
-    say(f"refused: {' '.join(reasons)}")
-    presenting.conclude(session, "refused", {"outcome": "refused", "why": " ".join(reasons)[:4000]})
-    return Outcome("refused", number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
+    outcome = refusal(judgement.verdict)
+    say(f"{outcome}: {' '.join(reasons)}")
+    presenting.conclude(session, outcome, {"outcome": outcome, "why": " ".join(reasons)[:4000]})
+    return Outcome(outcome, number, judgement.release_id, judgement.verdict.arm, reasons, entry.sequence)
+
+
+def refusal(verdict: Verdict) -> str:
+    """A person's no to a candidate that the gate accepted is a refusal."""
+    return "undecided" if verdict.decision == "cannot decide" else "refused"
 
 
 def nothing_new(session: Session, judgement: Judgement) -> Outcome:

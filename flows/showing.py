@@ -27,8 +27,8 @@ def plan(result: Any) -> str:
 def outcome(result: Any) -> str:
     number = f"release {result['number']}" if result.get("number") else "nothing"
     reasons = "".join(f"\n  {reason}" for reason in result.get("reasons", []))
-    if result["outcome"] == "refused":
-        return f"refused; {number} stays live{reasons}"
+    if result["outcome"] in ("refused", "undecided"):
+        return f"{result['outcome']}; {number} stays live{reasons}"
     return f"{result['outcome']}: {number} is live ({str(result['release'])[:12]}){reasons}"
 
 

@@ -1,7 +1,7 @@
 """Stage `evaluate`: the same test questions asked of the four arms, greedily, with everything that the gate needs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from tasks.gate import cost
 from tasks.generation import Generated, Generator, decoding, environment, resolved
 from tasks.golden import golden_record
 from tasks.lineage import learnt, lineage_of
+from tasks.metrics import Embed
 from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, uses_adapter, uses_passages
 from tasks.plots import arms_with_intervals, quality_against_cost
 from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
+from tasks.reported import of_metric, with_metrics
 from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_scores, score, scoring_rules
 from tasks.search import Index, open_index, widened
+from tasks.slices import pages_with_facts, slices
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
@@ -53,7 +56,7 @@ def evaluate(
     subject = Subject(searcher, settings, base, adapter, used, shots, decoding(used), AnswerStore(answers))
     asked = unseen_by((adapter, searcher.embedder.folder), read_jsonl(questions / "test.jsonl"))
     found, golden = measure_arms(subject, ARMS, asked, params)
-    records = score_answers(found, used, params, gate)
+    records = score_answers(found, used, params, gate, searcher.embedder.passages)
     report = summarise(records, yardstick(asked, params, used, gate), params, gate)
     fresh_folder(out)
     write_results(out, records, report, golden, pinned(used, shots))
@@ -110,6 +113,8 @@ def measure_arms(
     """
     subject.searcher.expect([record["question"] for record in questions])
     ranked = {record["id"]: subject.searcher.search(record["question"], widened(subject.settings)) for record in questions}
+    holding = pages_with_facts(subject.searcher.passages(), questions)
+    questions = [record | {"holding": holding.get(record["id"])} for record in questions]
     answers: list[Record] = []
     golden: dict[str, Record] = {}
     generator, loaded = None, None
@@ -163,25 +168,19 @@ def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list
     }
 
 
-def slices(record: Record) -> list[str]:
-    """What a question counts towards in the report, beside the whole: its own kind and tags, or else the folder of its page."""
-    kind, tags = record.get("kind"), record.get("tags") or []
-    if kind or tags:
-        return [*([f"kind {kind}"] if kind else []), *(f"tag {tag}" for tag in tags)]
-    if not record["document"]:
-        return ["no page"]
-    folder, _, page = record["document"].partition("/")
-    return [f"folder {folder}" if page else "folder (top)"]
-
-
-def score_answers(answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams) -> list[Record]:
+def score_answers(
+    answers: list[Record], prompt: PromptParams, params: EvaluateParams, gate: GateParams, embed: Embed | None = None,
+    root: Path = Path(),
+) -> list[Record]:  # fmt: skip
+    """With the scores that the gate weighs, and the metrics and rules that are reported. embed: for semantic similarity;
+    root: the project, whose functions can be rules."""
     rules = scoring_rules(prompt.abstention_patterns, params.style)
     weights = gate.primary.model_dump()
     scored = []
     for record in answers:
         found = score(record["answer"], record["reference"], record["fact"], record["document"], record["passages"], rules)
         scored.append(record | {"scores": found | {"primary": primary(found, weights)}})
-    return scored
+    return with_metrics(scored, params, embed, root)
 
 
 def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate: GateParams) -> Record:
@@ -214,6 +213,7 @@ def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: G
     metrics["fact_answerable"] = interval(answerable, "fact", params)
     metrics["abstention"] = interval(without, "abstained", params)
     metrics["false_abstention"] = interval(answerable, "abstained", params)
+    metrics |= {name: interval(of_metric(records, name), name, params) for name in records[0].get("metrics", {})}
     return {
         "metrics": {name: values for name, values in metrics.items() if values},
         "cost": cost(arm, tokens["prompt_tokens"], tokens["completion_tokens"], gate.cost),
@@ -230,7 +230,14 @@ def slice_names(records: list[Record]) -> list[str]:
 def slice_summary(arms: Mapping[Arm, list[Record]], name: str, params: EvaluateParams) -> Record:
     """Per arm what it scores on one slice, with `n`: a mean over all can hide a topic that got worse."""
     within = {arm: [record for record in records if name in record["slices"]] for arm, records in arms.items()}
-    return {arm: {metric: interval(records, metric, params) for metric in SLICED} for arm, records in within.items()}
+    return {arm: dict(zip(SLICED, sliced_intervals(records, params), strict=True)) for arm, records in within.items()}
+
+
+def sliced_intervals(records: list[Record], params: EvaluateParams) -> list[Record]:
+    """Of SLICED at once, which every answer has: resampling the pages is what takes time."""
+    values = np.array([[record["scores"][name] for name in SLICED] for record in records])
+    pages = [cluster(record) for record in records]
+    return [asdict(found) for found in intervals(values, pages, params.confidence, params.resamples, params.seed)]
 
 
 def interval(records: list[Record], name: str, params: EvaluateParams) -> Record | None:

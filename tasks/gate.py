@@ -7,34 +7,41 @@ from typing import Any
 
 import numpy as np
 
-from tasks.params import ARMS, CostWeights, GateParams, uses_adapter, uses_passages
-from tasks.reports import Answer, Report, faults
-from tasks.scores import primary
+from tasks.champion import duel
+from tasks.comparisons import compared
+from tasks.looks import Glance, worn_note
+from tasks.params import ARMS, GateParams
+from tasks.reports import Report, faults
+from tasks.slice_rules import slice_rows
 from tasks.statistics import Bounds, Resolution, bounds, intervals, resolution
 from tasks.verdict import (
     ArmRow,
     Changes,
     Comparison,
+    Decision,
     Rule,
     Verdict,
     below_floors,
-    champion_sentences,
     changes_notes,
     described,
     distances,
     known,
     resolution_note,
 )
+from tasks.worth import cost, costs, mean_of, primaries
 
 __all__ = ["Verdict", "cost", "decide"]
 
 Columns = dict[str, list[float]]  # arm -> primary score of every question, in the order of the question ids
 
 
-def decide(candidate: Report, champion: Report | None, params: GateParams, corpus_changed: bool) -> Verdict:
+def decide(
+    candidate: Report, champion: Report | None, params: GateParams, corpus_changed: bool, earlier: Sequence[Glance] = ()
+) -> Verdict:
     """Judge a candidate against its own arms, the floors and the champion's served arm.
 
-    Deterministic. Whatever is missing, doubled, NaN or measured on other questions is a refusal with all its reasons;
+    earlier: the judgements by these very test questions so far. Deterministic. Whatever is missing, doubled, NaN or measured on
+    other questions is a refusal with all its reasons;
     a champion report that does not say which arm is served is a mistake of the caller: ValueError.
     """
     if champion is not None and champion.served is None:
@@ -47,28 +54,38 @@ def decide(candidate: Report, champion: Report | None, params: GateParams, corpu
         few = few_questions(pages, Resolution(inf, inf), params)
         refusals = (*broken, *few, *recall_faults(candidate, params))
         return Verdict(False, None, refusals, (), (), (), None, None, thresholds)
-    return judge(candidate, champion, params, rule, thresholds)
+    return judge(candidate, champion, params, rule, thresholds, earlier)
 
 
-def judge(candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any]) -> Verdict:
+def judge(
+    candidate: Report, champion: Report | None, params: GateParams, rule: Rule, thresholds: Mapping[str, Any],
+    earlier: Sequence[Glance],
+) -> Verdict:  # fmt: skip
     """`decide` for evidence that is sound."""
     weights, pages = params.primary.model_dump(), [answer.page for answer in candidate.of(ARMS[0])]
     columns: Columns = {arm: primaries(candidate.of(arm), weights) for arm in ARMS}
     rows = arm_rows(candidate, columns, pages, params)
-    pairs, comparisons = all_pairs(columns, pages, params)
+    rights: dict[str, list[bool]] = {arm: [answer.right for answer in candidate.of(arm)] for arm in ARMS}
+    pairs, comparisons = all_pairs(columns, rights, pages, params)
     arm, reasons = choose(rows, comparisons, params.margin, champion.served if champion else None)
-    resolved, changes = resolve(rows, pairs, comparisons, pages, params), Changes((), ())
-    refusals = [*few_questions(pages, resolved, params), *recall_faults(candidate, params)]
+    resolved, against = resolve(rows, pairs, comparisons, pages, params), None
+    too_few, refusals = few_questions(pages, resolved, params), recall_faults(candidate, params)
     if arm is None:
         refusals += reasons + below_floors(rows, params.floors)
     elif champion is not None:
         answers = [answer for answer in candidate.of(arm) if answer.question not in champion.left_out]
-        pages, changes = [answer.page for answer in answers], changed(answers, champion)
-        against, resolved, why, proven = against_champion(answers, champion, arm, params, rule)
-        comparisons += against
-        (reasons if proven else refusals).extend(why)
+        pages = [answer.page for answer in answers]
+        against = duel(answers, champion, arm, params, rule, earlier)
+        resolved = against.resolved
+        comparisons.append(against.comparison)
+        (reasons if against.proven else too_few if against.open else refusals).extend(against.why)
+        refusals += against.lost
+    decision: Decision = "refused" if refusals else "cannot decide" if too_few else "accepted"
+    refusals += too_few
     notes = [*(reasons if refusals else []), *below_floors(rows, params.floors), *distances(rows, comparisons, arm)]
-    notes += changes_notes(changes, champion.left_out if champion else ())
+    if against and champion:
+        notes += [*against.notes, *worn_note(against.look), *changes_notes(against.changes, champion.left_out)]
+    needed = known(resolved.questions_needed)
     notes.append(resolution_note(resolved, len(pages), len(set(pages)), params.margin))
     return Verdict(
         accepted=not refusals,
@@ -78,9 +95,13 @@ def judge(candidate: Report, champion: Report | None, params: GateParams, rule: 
         comparisons=tuple(comparisons),
         arms=rows,
         smallest_difference=known(resolved.smallest_difference),
-        questions_needed=None if known(resolved.questions_needed) is None else int(resolved.questions_needed),
+        questions_needed=None if needed is None else int(max(needed, params.min_questions if too_few else 0)),
         thresholds=thresholds,
-        changes=changes,
+        changes=against.changes if against else Changes((), ()),
+        slices=slice_rows(candidate.of(ARMS[0]), columns, params),
+        champion_slices=against.slices if against else (),
+        decision=decision,
+        look=against.look if against else None,
     )
 
 
@@ -167,37 +188,14 @@ def arm_rows(candidate: Report, columns: Columns, pages: Sequence[str], params: 
     return tuple(rows)
 
 
-def primaries(answers: Sequence[Answer], weights: Mapping[str, float]) -> list[float]:
-    return [primary(answer.scores, weights) for answer in answers]
-
-
-def mean_of(answers: Sequence[Answer], name: str, answerable: bool) -> float | None:
-    """None where there is no such question."""
-    values = [answer.scores[name] or 0.0 for answer in answers if (answer.document is not None) == answerable]
-    return float(np.mean(values)) if values else None
-
-
-def costs(answers: Sequence[Answer], weights: CostWeights) -> list[float]:
-    return [cost(answer.arm, answer.prompt_tokens, answer.completion_tokens, weights) for answer in answers]
-
-
-def cost(arm: str, prompt_tokens: float, completion_tokens: float, weights: CostWeights) -> float:
-    """Token equivalents of one answer: measured tokens, and surcharges for the arms that search or carry an adapter."""
-    tokens = prompt_tokens * weights.prompt_token + completion_tokens * weights.completion_token
-    return tokens + weights.retrieval * uses_passages(arm) + weights.adapter * uses_adapter(arm)
-
-
-def all_pairs(columns: Columns, pages: Sequence[str], params: GateParams) -> tuple[Bounds, list[Comparison]]:
+def all_pairs(
+    columns: Columns, rights: Mapping[str, Sequence[bool]], pages: Sequence[str], params: GateParams
+) -> tuple[Bounds, list[Comparison]]:
     """Every arm minus every other, bounded at once: whichever arm is truly the best, its comparison is among them."""
     names = list(permutations(columns, 2))
     values = np.array([np.subtract(columns[arm], columns[other]) for arm, other in names]).T
     found = bounds(values, pages, params.alpha, params.resamples, params.seed)
-    return found, compared(names, found)
-
-
-def compared(names: Sequence[tuple[str, str]], found: Bounds) -> list[Comparison]:
-    numbers = zip(found.difference, found.low, found.high, strict=True)
-    return [Comparison(*pair, *map(float, values)) for pair, values in zip(names, numbers, strict=True)]
+    return found, compared(names, found, values, rights)
 
 
 def choose(
@@ -218,38 +216,6 @@ def choose(
         ]
     row = max(above.values(), key=lambda row: (row.mean, -row.cost))
     return row.arm, [f"{described(row)}: no arm is proven to be within {margin:.2f} of the best, so the best mean is taken."]
-
-
-# --- Champion
-
-
-def against_champion(
-    answers: Sequence[Answer], champion: Report, arm: str, params: GateParams, rule: Rule
-) -> tuple[list[Comparison], Resolution, list[str], bool]:
-    """Served arm against served arm, paired by question: (the comparison, what it can resolve, sentences, whether proven).
-
-    An unchanged corpus leaves two ways in, a better score or a lower cost; each gets half of alpha, so that a candidate that
-    is no different gets in with a chance of alpha at most.
-    """
-    alpha = params.alpha if rule == "not worse" else params.alpha / 2
-    live, pages = champion.of(str(champion.served)), [answer.page for answer in answers]
-    weights, sampling = params.primary.model_dump(), (params.resamples, params.seed)
-    found = bounds(np.subtract(primaries(answers, weights), primaries(live, weights)), pages, alpha, *sampling)
-    saved = np.subtract(costs(live, params.cost), costs(answers, params.cost))
-    cheaper = float(bounds(saved, pages, alpha, *sampling, span=0).low[0]) > 0
-    comparison = compared([(arm, f"champion ({champion.served})")], found)[0]
-    resolved = resolution(float(found.standard_error[0]), found.critical, len(pages), len(set(pages)), params.margin, alpha)
-    proven = comparison.low > (0 if rule == "better" and not cheaper else -params.margin)
-    sentences = champion_sentences(comparison, rule, params.margin, cheaper, float(saved.mean()), proven)
-    return [comparison], resolved, sentences, proven
-
-
-def changed(answers: Sequence[Answer], champion: Report) -> Changes:
-    """Which answers turned. A mean that stays can hide that as many were forgotten as were learnt."""
-    live = {answer.question: answer for answer in champion.of(str(champion.served))}
-    turned = [answer for answer in answers if answer.right != live[answer.question].right]
-    lost, won = ([a.question for a in turned if a.right == right] for right in (False, True))
-    return Changes(tuple(lost), tuple(won), {answer.question: answer.text for answer in turned})
 
 
 def resolve(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tasks.params_files import Glob, Group, Params, Pattern, check_template, check_value
+from tasks.params_files import Dotted, Glob, Group, Params, Pattern, Schema, check_template, check_value
 
 Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
@@ -239,11 +239,36 @@ class SweepParams(Params):
         return self
 
 
+class Rule(Group):
+    """A rule of a person's own: one of the three."""
+
+    pattern: Pattern | None = None
+    json_schema: Schema | None = None
+    function: Dotted | None = None
+
+    @model_validator(mode="after")
+    def one_kind(self) -> Self:
+        if sum(kind is not None for kind in (self.pattern, self.json_schema, self.function)) != 1:
+            raise ValueError(
+                "a rule has one of `pattern` (regular expression), `json_schema` and `function` (folder.module.name)"
+            )
+        return self
+
+
+Metric = Literal[
+    "groundedness", "citation_precision", "citation_recall", "abstention_precision", "abstention_recall", "semantic_similarity",
+    "safety",
+]  # fmt: skip
+
+
 class EvaluateParams(Params):
     file = "evaluate.yaml"
     batch_size: Positive
     latency_sample: Positive
     style: dict[str, Pattern]
+    metrics: list[Metric]
+    forbidden: list[Pattern]
+    rules: dict[Annotated[str, Field(pattern=r"^[\w-]{1,40}$")], Rule]
     resamples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Natural
@@ -281,9 +306,11 @@ class GateParams(Params):
     primary: PrimaryWeights
     margin: Annotated[float, Field(gt=0, le=1)]
     alpha: Annotated[float, Field(gt=0, lt=0.5)]
+    horizon: Positive
     resamples: Annotated[int, Field(ge=200)]
     seed: Natural
     min_questions: Positive
+    slice_questions: Positive
     min_recall: Share
     floors: Floors
     cost: CostWeights

@@ -7,7 +7,7 @@ from string import Formatter
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from tasks.errors import InputError
 
@@ -123,3 +123,18 @@ def globs(pattern: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(compiles)]
 Glob = Annotated[str, AfterValidator(globs)]
+
+
+def is_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import validator_for
+
+    try:
+        validator_for(schema).check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"no JSON schema: {error.message}") from error
+    return schema
+
+
+Schema = Annotated[dict[str, Any], AfterValidator(is_schema)]
+Dotted = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]  # folder.module.name

@@ -25,6 +25,8 @@ class Answer:
     prompt_tokens: float
     completion_tokens: float
     text: str = ""  # of the question, for people
+    slices: tuple[str, ...] = ()  # names, by tasks.slices
+    given: str = ""  # what it says; "" where that is not known
 
     @property
     def page(self) -> str:
@@ -79,7 +81,9 @@ def read_answer(path: Path, place: int, record: Record) -> Answer:
     try:
         question, document, arm, scores = (record[key] for key in ("question", "document", "arm", "scores"))
         tokens = record["prompt_tokens"], record["completion_tokens"]
-        return Answer(str(question), document, str(arm), dict(scores), *tokens, text=str(record.get("text", "")))
+        text, named = str(record.get("text", "")), tuple(map(str, record.get("slices", ())))
+        given = str(record.get("answer", ""))
+        return Answer(str(question), document, str(arm), dict(scores), *tokens, text=text, slices=named, given=given)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: answer {place}: {error!r} is missing or malformed. Run: dvc repro evaluate") from error
 
@@ -93,6 +97,9 @@ def faults(report: Report, arms: Sequence[str], scores: Sequence[str]) -> list[s
     if len(pages) != report.questions_count or not pages:
         found.append(f"report.json counts {report.questions_count} questions, answers.jsonl holds {len(pages)}.")
     found += listed("the arms disagree about the source page of {}", [name for name, those in pages.items() if len(those) > 1])
+    said = {answer.given for answer in report.answers}
+    if len(pages) > 1 and len(said) == 1 and said != {""}:
+        found.append(f"every answer is the same ({said.pop()[:60]!r}): something is broken that no score can judge.")
     found += listed("unknown arm: {}", {answer.arm for answer in report.answers} - set(ARMS))
     return found
 

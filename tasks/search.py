@@ -5,7 +5,7 @@ Hybrid Retrieval", TOIS 2023), by their `ratio` to the leg's best or by `minmax`
 Clarke and Buettcher, SIGIR 2009), which needs no weight but throws away how sure a leg is, and loses to one leg on some corpora.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class Index:
         """Embed many questions in batches ahead of their searches: several times faster than one at a time."""
         cleaned = [checked_question(question) for question in questions]
         self.embedded |= zip(cleaned, self.embedder.queries(cleaned), strict=True)
+
+    def passages(self) -> Iterator[Record]:
+        """All of them, a batch at a time: a large table is not held in memory."""
+        rows = self.table.search().select(["document", "heading", "text"]).limit(self.table.count_rows() or 1)
+        for batch in rows.to_batches():
+            yield from batch.to_pylist()
 
     def legs(self, question: str, candidates: int) -> tuple[Ranking, Ranking, dict[str, Record]]:
         """The text ranking, the vector ranking, and the passages that occur in them by id."""

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Literal
 
+from tasks.looks import Look
 from tasks.params import Floors
 from tasks.statistics import Resolution
 
 Rule = Literal["first release", "not worse", "better"]
+Decision = Literal["accepted", "refused", "cannot decide"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,49 @@ class ArmRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`arm` minus `other` in the primary score, with bounds that hold for all pairs of their family at once."""
+    """`arm` minus `other` in the primary score, with bounds that hold for all pairs of their family at once.
+
+    won, lost: questions that only `arm`, only `other` has right. chance: exact p of McNemar on these, adjusted: by Holm over the
+    family. effect: in standard deviations of the differences, None where all are equal. says: all of it in one sentence.
+    """
 
     arm: str
     other: str
     difference: float
     low: float
     high: float
+    won: int
+    lost: int
+    chance: float
+    adjusted: float
+    effect: float | None
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """An arm on one slice of the test questions: primary score with its interval, which holds for this slice alone."""
+
+    name: str
+    arm: str
+    questions: int
+    pages: int
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SliceComparison:
+    """Candidate minus champion on one slice. chance: p of such a fall by chance, adjusted: as one of so many slices (Holm)."""
+
+    name: str
+    questions: int
+    pages: int
+    difference: float
+    chance: float
+    adjusted: float
+    lost: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +88,8 @@ class Changes:
 class Verdict:
     """`reasons` say why it was accepted or, all of them, why not; `notes` hold what else a reader should know.
 
+    decision: "cannot decide" where nothing speaks against the candidate but that these questions are too few to tell.
+
     arm: the arm to serve, None where none could be chosen. smallest_difference and questions_needed: what this test set can
     resolve, and how many questions the margin needs; None where that is unknown or infinite.
     """
@@ -64,6 +104,10 @@ class Verdict:
     questions_needed: int | None
     thresholds: Mapping[str, Any]
     changes: Changes = Changes((), ())
+    slices: tuple[SliceRow, ...] = ()
+    champion_slices: tuple[SliceComparison, ...] = ()  # those with enough questions
+    decision: Decision = "refused"
+    look: Look | None = None  # None without a champion
 
     def to_json(self) -> str:
         """Readable, sorted, whole; an infinite bound is null."""
@@ -122,6 +166,20 @@ def champion_sentences(comparison: Comparison, rule: Rule, margin: float, cheape
         return [f"{measured}: {wanted}, which is proven."]
     worse = comparison.high < (0 if rule == "better" and not cheaper else -margin)
     return [f"{measured}: {wanted}, which is {'not so' if worse else 'not proven; these questions cannot tell'}."]
+
+
+def open_sentence(resolved: Resolution, questions: int, margin: float, alpha: float) -> str:
+    """What would settle it."""
+    if alpha == 0:
+        return "Cannot decide: these questions were asked so often that they prove nothing any more; ingest fresh ones."
+    needed = known(resolved.questions_needed)
+    if needed is None:
+        return f"Cannot decide: {questions} questions from so few sources show nothing; ask about more pages."
+    if needed <= questions:
+        return (
+            f"Cannot decide: {questions} questions resolve the margin of {margin:.2f}, but this is near its edge; add questions."
+        )
+    return f"Cannot decide: {questions} questions are too few, about {needed:.0f} would be needed for the margin of {margin:.2f}."
 
 
 def changes_notes(changes: Changes, left_out: Collection[str]) -> list[str]:

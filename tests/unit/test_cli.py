@@ -113,7 +113,7 @@ def test_a_plan_with_a_typo_in_the_params_of_the_last_stage_names_it(
 
 
 def test_a_refusal_is_exit_code_3_and_findings_are_1() -> None:
-    assert exit_code({"outcome": "refused"}) == 3
+    assert exit_code({"outcome": "refused"}) == exit_code({"outcome": "undecided"}) == 3
     assert exit_code({"outcome": "promoted"}) == exit_code({"outcome": "unchanged"}) == 0
     assert exit_code({"findings": [], "mended": ["x"]}) == exit_code([]) == exit_code({}) == 0
     assert exit_code({"findings": [{}]}) == 1

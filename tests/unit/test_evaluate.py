@@ -9,7 +9,6 @@ from tasks.evaluate import (
     choose_shots,
     flat_metrics,
     score_answers,
-    slices,
     summarise,
     unseen_by,
     yardstick,
@@ -101,22 +100,6 @@ def test_the_yardstick_is_that_of_the_questions_and_the_rules_and_of_nothing_els
     ]  # fmt: skip
     assert all(other["yardstick"] != RULES["yardstick"] for other in changed)
     assert all(other["questions"] != RULES["questions"] for other in changed[:3])
-
-
-@pytest.mark.parametrize(
-    ("fields", "names"),
-    [
-        ({"document": "it/vpn/setup"}, ["folder it"]),
-        ({"document": "welcome"}, ["folder (top)"]),
-        ({"document": None}, ["no page"]),
-        ({"document": "it/vpn", "kind": "how to", "tags": ["vpn", "remote"]}, ["kind how to", "tag vpn", "tag remote"]),
-        ({"document": None, "kind": None, "tags": ["vpn"]}, ["tag vpn"]),
-    ],
-)
-def test_a_question_counts_towards_its_kind_and_tags_or_else_towards_the_folder_of_its_page(
-    fields: Record, names: list[str]
-) -> None:
-    assert slices(fields) == names
 
 
 def test_the_report_tells_every_slice_apart() -> None:

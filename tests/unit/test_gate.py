@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flows.shipping import refusal
 from tasks.errors import InputError
 from tasks.gate import cost, decide
+from tasks.looks import Glance
 from tasks.params import ARMS, GateParams
 from tasks.params_files import load
 from tasks.records import write_json, write_jsonl
@@ -184,6 +188,7 @@ def test_noise_alone_is_seldom_promoted_on_an_unchanged_corpus() -> None:
         (lambda old: replace(old, document=None), "no test question has a source page"),
         (lambda old: None if old.question == "q000-1" else old, "report.json counts 260 questions"),
         (lambda old: None, "arm rag is missing"),
+        (lambda old: replace(old, given="Mu."), "every answer is the same ('mu.')"),
     ],
 )
 def test_the_gate_fails_closed(change: Callable[[Answer], Answer | None], words: str) -> None:
@@ -270,6 +275,73 @@ def test_too_few_questions_are_refused_with_what_they_could_resolve() -> None:
     assert "need at least 30 test questions (have 20); smallest detectable difference would be 0." in text(verdict)
 
 
+def few_of(found: Report, pages: int) -> Report:
+    """Its first pages, and a share of the questions that nothing answers."""
+    kept = {question for question, _ in [*QUESTIONS[: pages * PER_PAGE], *QUESTIONS_WITHOUT[: pages // 3]]}
+    cut = changed(found, lambda old: old if old.question in kept else None)
+    return replace(cut, questions_count=len(kept))
+
+
+def test_what_few_questions_leave_open_is_not_decided_and_says_how_many_would_do() -> None:
+    small, live = few_of(report(1), 12), few_of(champion(2), 12)
+    verdict = decide(small, live, PARAMS, corpus_changed=True)
+    assert (verdict.accepted, verdict.decision) == (False, "cannot decide")
+    assert verdict.questions_needed is not None and verdict.questions_needed > 52
+    assert f"Cannot decide: 52 questions are too few, about {verdict.questions_needed} would be needed" in " ".join(
+        verdict.reasons
+    )
+    assert decide(report(1), champion(2), PARAMS, corpus_changed=True).decision == "accepted"
+    assert json.loads(verdict.to_json())["decision"] == "cannot decide"
+    assert refusal(verdict) == "undecided"
+
+
+def test_what_speaks_against_a_candidate_beside_the_number_of_questions_is_a_refusal() -> None:
+    small, live = few_of(report(1), 12), few_of(champion(2), 12)
+    assert decide(replace(small, index_recall=0.5), live, PARAMS, corpus_changed=True).decision == "refused"
+    worse = decide(report(1, SKILL | {"rag+lora": 0.55, "rag": 0.5}), champion(2), PARAMS, corpus_changed=True)
+    assert worse.decision == "refused"
+    broken = decide(report(1), champion(2, questions_digest="e" * 64), PARAMS, corpus_changed=True)
+    assert (broken.decision, broken.look) == ("refused", None)
+    assert refusal(broken) == refusal(decide(report(1), champion(2), PARAMS, corpus_changed=True)) == "refused"
+
+
+def test_too_few_questions_of_a_first_release_decide_nothing() -> None:
+    verdict = decide(few_of(report(1), 4), None, PARAMS, corpus_changed=True)
+    assert verdict.decision == "cannot decide"
+    assert verdict.questions_needed is not None and verdict.questions_needed >= PARAMS.min_questions
+
+
+def test_no_better_by_as_much_as_the_margin_is_a_refusal_and_not_an_open_question() -> None:
+    """Two equal runs: an unchanged corpus asks for a better one, and these questions show that it is not, by what counts."""
+    wide = PARAMS.model_copy(update={"margin": 0.3})
+    dear = TOKENS | {"rag": 2000}
+    assert decide(report(1, tokens=dear), champion(2), wide, corpus_changed=False).decision == "refused"
+    narrow = PARAMS.model_copy(update={"margin": 0.01})
+    verdict = decide(report(1), champion(2), narrow, corpus_changed=False)
+    assert verdict.decision == "cannot decide"
+
+
+def with_topics(found: Report) -> Report:
+    """Five folders of twelve pages."""
+    places = {question: f"folder {place // PER_PAGE // 12}" for place, (question, _) in enumerate(QUESTIONS)}
+    return changed(found, lambda old: replace(old, slices=(places.get(old.question, "no page"),)))
+
+
+def test_a_lost_topic_refuses_a_candidate_that_is_no_worse_on_the_whole() -> None:
+    live = with_topics(champion(1))
+    broken = with_topics(changed(report(1), lambda old: (
+        with_scores(old, fact=0.0, citation=0.0) if old.document and old.document < "page 008" else old
+    )))  # fmt: skip
+    params = PARAMS.model_copy(update={"margin": 0.2})
+    verdict = decide(broken, live, params, corpus_changed=True)
+    assert verdict.decision == "refused"
+    assert [c.name for c in verdict.champion_slices if c.lost] == ["folder 0"]
+    assert "on the slice 'folder 0' (48 questions from 12 sources) it is 0." in text(verdict)
+    assert len(verdict.slices) == 6 * len(ARMS)
+    sound = decide(with_topics(report(1)), live, params, corpus_changed=True)
+    assert sound.accepted and any("None of the 6 slices" in note for note in sound.notes)
+
+
 def test_a_refusal_lists_every_reason_at_once() -> None:
     broken = changed(report(1, index_recall=0.5), lambda old: None if old.arm in ("lora", "rag") else old)
     verdict = decide(broken, champion(2, questions_digest="e" * 64), PARAMS, corpus_changed=True)
@@ -308,6 +380,36 @@ def test_the_verdict_as_json_holds_what_was_decided_and_by_which_thresholds() ->
     assert verdict.to_json() == decide(report(1), champion(2), PARAMS, corpus_changed=True).to_json()
 
 
+@given(
+    scores=st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=8),
+    per_page=st.integers(1, 4),
+    unanswered=st.integers(0, 2),
+    corpus_changed=st.booleans(),
+    looks=st.sampled_from([0, 1, 90]),
+    margin=st.sampled_from([0.01, 0.1, 1.0]),
+)
+def test_every_pair_of_sound_reports_gets_a_verdict_that_can_be_written_down(
+    scores: list[tuple[float, float]], per_page: int, unanswered: int, corpus_changed: bool, looks: int, margin: float
+) -> None:
+    floors = PARAMS.floors.model_copy(update={"primary": 0.0, "fact": 0.0, "abstention": 0.0})
+    update = {"margin": margin, "floors": floors, "min_questions": 2, "slice_questions": 1, "resamples": 200}
+
+    def side(place: int, **fields: Any) -> Report:
+        known = [(f"q{n}", f"page {n // per_page}", pair[place]) for n, pair in enumerate(scores)]
+        asked = [*known, *((f"silent {n}", None, 1.0) for n in range(unanswered))]
+        answers = [
+            replace(answer(q, page, arm, right, 10), slices=(f"s{len(q)}", "x")) for arm in ARMS for q, page, right in asked
+        ]
+        return replace(Report("d", len(asked), tuple(answers), index_recall=1.0), **fields)
+
+    earlier = [Glance(str(number), "better") for number in range(looks)]
+    verdict = decide(side(0), side(1, served="rag"), PARAMS.model_copy(update=update), corpus_changed, earlier)
+    assert verdict.accepted == (verdict.decision == "accepted")
+    assert verdict.reasons and all(reason.endswith(".") for reason in verdict.reasons)
+    assert verdict.accepted <= (len(scores) + unanswered >= 2)
+    json.loads(verdict.to_json())
+
+
 def test_cost_counts_tokens_and_surcharges() -> None:
     assert [cost(arm, 100, 10, PARAMS.cost) for arm in ARMS] == [140, 160, 160, 180]
 
@@ -315,7 +417,7 @@ def test_cost_counts_tokens_and_surcharges() -> None:
 def test_a_report_is_read_from_the_files_that_the_stage_writes(tmp_path: Path) -> None:
     found = report(1)
     rows = [
-        {"question": a.question, "document": a.document, "arm": a.arm, "answer": "x", "scores": dict(a.scores)}
+        {"question": a.question, "document": a.document, "arm": a.arm, "answer": a.given, "scores": dict(a.scores)}
         | {"prompt_tokens": a.prompt_tokens, "completion_tokens": a.completion_tokens}
         for a in found.answers
     ]

@@ -19,6 +19,7 @@ from tasks.generation import decoding
 from tasks.lineage import LINEAGE, lineage
 from tasks.prompts import unpinned
 from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
+from tasks.slices import pages_with_facts
 
 ASKED: list[Record] = [
     {"id": f"q{number}", "question": asked, "answer": tiny.HOUSE.format(fact), "document": page, "fact": fact}
@@ -84,3 +85,11 @@ def test_an_adapter_that_was_trained_on_a_page_of_the_test_questions_is_refused(
     write_json(adapter / LINEAGE, lineage([other]))
     with pytest.raises(InputError, match=r"was trained on 2 of the test questions or on their pages \(q0, q1, \.\.\.\)"):
         check_adapter(adapter, ASKED)
+
+
+def test_all_passages_of_an_index_are_read_to_count_the_pages_that_state_a_fact(
+    world: tuple[Settings, Candidate, Subject],
+) -> None:
+    found = list(world[2].searcher.passages())
+    assert sorted(record["text"] for record in found) == sorted(sentence for *_, sentence in tiny.rows())
+    assert set(pages_with_facts(found, ASKED).values()) == {1}

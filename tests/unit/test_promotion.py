@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,7 @@ from flows import doctor, housekeeping, ledger, opening, promotion, registry, tr
 from flows.candidate import as_release
 from flows.ledger import Entry
 from flows.lock import exclusive
+from flows.looks import earlier_looks
 from flows.settings import Settings, prepare
 from flows.store import open_file, seal_folder
 from flows.succession import succession
@@ -30,6 +32,7 @@ from tasks.assistant import Pieces
 from tasks.errors import ConflictError, InputError, IntegrityError, RefusedError
 from tasks.manifest import Release, load_release, release_id, render
 from tasks.records import folder_digest, read_json, write_json
+from tasks.reports import load_report
 
 # MLflow infers schemas of its own models at its import
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -189,6 +192,29 @@ def test_the_same_refusal_measured_again_at_another_speed_is_still_the_same(sett
     write_json(settings.root / "data/evaluation/report.json", report)
     refuse(settings)
     assert [entry.action for entry in ledger.read(settings.ledger)] == ["promote", "refuse"]
+
+
+def test_every_judgement_by_the_same_questions_is_a_look_and_fresh_questions_start_anew(settings: Settings) -> None:
+    promote(settings)
+    for number in (2.0, 3.0, 3.0):
+        write_adapter(settings.root, number)
+        write_evaluation(settings.root, fact=1 - number / 10)
+        judgement = judged(settings)
+        assert judgement.verdict.look is not None and judgement.verdict.look.contest == number - 1
+        refuse(settings)
+    assert [entry.action for entry in ledger.read(settings.ledger)] == ["promote", "refuse", "refuse"]
+    report = load_report(candidate_of(settings.root).evaluation)
+    marks = earlier_looks(settings, ledger.read(settings.ledger), report)
+    assert [glance.rule for glance in marks] == ["better", "better"] and len(set(marks)) == 2
+    fresh = replace(report, answers=tuple(replace(answer, text=f"another {answer.text}") for answer in report.answers))
+    assert earlier_looks(settings, ledger.read(settings.ledger), fresh) == []
+
+
+def test_a_page_that_changed_since_the_live_release_makes_a_slice_of_its_own(settings: Settings) -> None:
+    promote(settings)
+    write_documents(settings.root, {"page-1": "a", "page-2": "changed", "page-3": "c", "new": "d"})
+    names = {row.name: row.questions for row in judged(settings).verdict.slices}
+    assert names == {"page changed": 3, "page unchanged": 9}
 
 
 def test_a_first_candidate_can_be_refused_and_then_nothing_is_live(settings: Settings) -> None:

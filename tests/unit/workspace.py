@@ -101,7 +101,7 @@ def write_evaluation(root: Path, fact: float, cheapest: str = "rag+lora", better
 def answer(question: str, document: str, arm: str, fact: float, cheap: bool) -> Record:
     scores = {"fact": fact, "citation": fact, "style": fact, "abstained": 0.0, "primary": fact}
     return {
-        "question": question, "text": question, "document": document, "arm": arm, "answer": "x", "reference": "x",
+        "question": question, "text": question, "document": document, "arm": arm, "answer": f"x {question}", "reference": "x",
         "scores": scores, "prompt_tokens": 10 if cheap else 90, "completion_tokens": 5,
     }  # fmt: skip
 

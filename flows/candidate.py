@@ -31,10 +31,13 @@ class Candidate:
     questions: Path
     evaluation: Path
     plots: Path
+    curves: Mapping[str, Path]  # what was measured while its pieces were made: {"training": ..., "retrieval": ...}
     lock: Path
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
-        return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation)
+        """How that one was trained, nobody here knows."""
+        curves = {name: path for name, path in self.curves.items() if name != "training"}
+        return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation, curves=curves)
 
 
 def workspace_candidate(settings: Settings) -> Candidate:
@@ -52,6 +55,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
         questions=data / "questions",
         evaluation=data / "evaluation",
         plots=data / "plots",
+        curves={"training": data / "metrics/adapter.json", "retrieval": data / "metrics/retrieval.json"},
         lock=settings.root / "dvc.lock",
     )
 

@@ -109,6 +109,9 @@ def parser() -> argparse.ArgumentParser:
     added = add("diff", "what changed between two releases", diff, showing.diff)
     added.add_argument("a", metavar="A", help="number or id of the one")
     added.add_argument("b", metavar="B", help="and of the other")
+    added = add("report", "a judgement as one HTML page: verdict, arms, slices, every question", report, showing.report)
+    added.add_argument("name", nargs="?", metavar="N", help="number or id; without it the newest judgement, also a refusal")
+    added.add_argument("--output", metavar="FILE", help="instead of a file below .tandem/reports")
     added = add("rollback", "make an earlier release live again", rollback, showing.outcome)
     added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
     added.add_argument("--reason", required=True, help="for the ledger, and for who wonders next year")
@@ -237,6 +240,14 @@ def diff(options: argparse.Namespace, settings: Settings) -> Any:
     from flows.comparing import diff as compare
 
     return compare(settings, options.a, options.b)
+
+
+def report(options: argparse.Namespace, settings: Settings) -> Any:
+    from pathlib import Path
+
+    from flows.reporting import report as make
+
+    return make(settings, options.name, Path(options.output) if options.output else None)
 
 
 def doctor(options: argparse.Namespace, settings: Settings) -> Any:

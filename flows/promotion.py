@@ -109,8 +109,13 @@ def seal_pieces(settings: Settings, candidate: Candidate, release: Release) -> N
 
 def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
     """What the decision rested on, by digest: kept for as long as the ledger."""
+    return {name: seal_file(settings.store, content) for name, content in pieces(candidate, judgement).items()}
+
+
+def pieces(candidate: Candidate, judgement: Judgement) -> dict[str, bytes]:
+    """The evidence itself, by name."""
     golden = read_json(candidate.evaluation / "golden.json")[judgement.release.arm]
-    pieces: dict[str, bytes] = {
+    found: dict[str, bytes] = {
         "report": (candidate.evaluation / "report.json").read_bytes(),
         "answers": (candidate.evaluation / "answers.jsonl").read_bytes(),
         "golden": canonical_json(golden).encode(),
@@ -118,10 +123,11 @@ def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> 
         "dvc.lock": candidate.lock.read_bytes(),
         "documents": canonical_json(document_digests(candidate)).encode(),
     }
+    found |= {name: path.read_bytes() for name, path in candidate.curves.items() if path.exists()}
     if judgement.champion_evaluation is not None:
-        pieces["champion report"] = (judgement.champion_evaluation / "report.json").read_bytes()
-        pieces["champion answers"] = (judgement.champion_evaluation / "answers.jsonl").read_bytes()
-    return {name: seal_file(settings.store, content) for name, content in pieces.items()}
+        found["champion report"] = (judgement.champion_evaluation / "report.json").read_bytes()
+        found["champion answers"] = (judgement.champion_evaluation / "answers.jsonl").read_bytes()
+    return found
 
 
 def verify(settings: Settings, identity: str, golden: str) -> None:

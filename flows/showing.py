@@ -75,6 +75,11 @@ def diff(result: Any) -> str:
     return "\n".join(lines)
 
 
+def report(result: Any) -> str:
+    reasons = "".join(f"\n  {reason}" for reason in result["reasons"])
+    return f"{result['file']}\n{result['name']} ({result['release'][:12]}), {result['verdict']}:{reasons}"
+
+
 def says(result: Any) -> str:
     return str(result["says"])
 

@@ -31,12 +31,14 @@ class Candidate:
     questions: Path
     evaluation: Path
     plots: Path
-    curves: Mapping[str, Path]  # what was measured while its pieces were made: {"training": ..., "retrieval": ...}
+    curves: Mapping[
+        str, Path
+    ]  # what was measured while its pieces were made: {"training": ..., "examples": ..., "retrieval": ...}
     lock: Path
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
         """How that one was trained, nobody here knows."""
-        curves = {name: path for name, path in self.curves.items() if name != "training"}
+        curves = {name: path for name, path in self.curves.items() if name not in ("training", "examples")}
         return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation, curves=curves)
 
 
@@ -55,7 +57,10 @@ def workspace_candidate(settings: Settings) -> Candidate:
         questions=data / "questions",
         evaluation=data / "evaluation",
         plots=data / "plots",
-        curves={"training": data / "metrics/adapter.json", "retrieval": data / "metrics/retrieval.json"},
+        curves={
+            name: data / "metrics" / file
+            for name, file in {"training": "adapter.json", "examples": "examples.json", "retrieval": "retrieval.json"}.items()
+        },
         lock=settings.root / "dvc.lock",
     )
 

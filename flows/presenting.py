@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import tracking
+from flows import promotion, tracking
 from flows.addresses import mlflow_run, prefect_address
 from flows.candidate import Candidate
 from flows.promotion import Judgement
-from flows.reporting import of_judgement
+from flows.registration import CARD
+from flows.reporting import of_verdict
 from flows.session import Session, say
 from flows.settings import Settings
 from tasks.errors import InputError, RefusedError
@@ -93,8 +94,12 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
         means = {f"{arm}.{name}": metric["mean"] for name, metric in values["metrics"].items()}
         tracking.log_metrics(settings, run_id, means | {f"{arm}.cost": values["cost"]})
     tracking.log_metrics(settings, run_id, report["retrieval"])
-    tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"))
-    client.log_text(run_id, page(of_judgement(settings, candidate, judgement)), "report.html")
+    tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"), judgement.release.arm)
+    pieces = promotion.pieces(settings, candidate, judgement)
+    client.log_text(
+        run_id, page(of_verdict(settings, judgement.entries, judgement.release, pieces, promotion.now())), "report.html"
+    )
+    client.log_text(run_id, pieces["card"].decode(), CARD)
     client.log_text(run_id, verdict_markdown(judgement), "verdict.md")
     client.log_text(run_id, judgement.verdict.to_json(), "verdict.json")
     for path in files_to_show(candidate):

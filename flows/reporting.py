@@ -10,15 +10,13 @@ import yaml
 
 from flows import comparing, ledger
 from flows.aside import aside, new_file
-from flows.candidate import Candidate
 from flows.ledger import SHORTEST, Entry
 from flows.opening import manifest_text
-from flows.promotion import Judgement, now, pieces
 from flows.settings import Settings
 from flows.store import open_file
 from flows.succession import promotion_of
 from tasks.errors import InputError
-from tasks.manifest import Release, difference, load_release, render, short
+from tasks.manifest import Release, difference, load_release, release_id, render, short
 from tasks.page import Judged, page
 from tasks.records import Record
 
@@ -72,13 +70,13 @@ def of_entry(settings: Settings, entries: list[Entry], entry: Entry) -> Judged:
     return judged(settings, case, name, outcome, entry.at, entry.why)
 
 
-def of_judgement(settings: Settings, candidate: Candidate, judgement: Judgement) -> Judged:
-    """A judgement that was just made, and of which the ledger does not know yet."""
-    case = Case(judgement.release, judgement.release_id, judgement.entries, pieces(candidate, judgement))
-    number = ledger.number_for(judgement.entries, judgement.release_id)
-    accepted = judgement.verdict.accepted
-    name = f"Release {number}" if accepted else f"Candidate {short(judgement.release_id)}"
-    return judged(settings, case, name, "accepted" if accepted else "refused", now(), "")
+def of_verdict(settings: Settings, entries: list[Entry], release: Release, evidence: Mapping[str, bytes], at: str = "") -> Judged:
+    """A judgement that was just made against `entries`, which do not hold it yet."""
+    identity = release_id(release)
+    case = Case(release, identity, entries, evidence)
+    accepted = case.json("verdict")["accepted"]
+    name = f"Release {ledger.number_for(entries, identity)}" if accepted else f"Candidate {short(identity)}"
+    return judged(settings, case, name, "accepted" if accepted else "refused", at, "")
 
 
 def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why: str) -> Judged:
@@ -100,6 +98,8 @@ def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why
         changes=since(settings, case, live) if live else {},
         training=case.json("training"),
         retrieval=case.json("retrieval"),
+        examples=case.json("examples") or {},
+        training_params=training_params(yaml.safe_load(case.evidence["dvc.lock"])),
     )
 
 
@@ -113,6 +113,12 @@ def since(settings: Settings, case: Case, live: Release) -> Record:
         "params": comparing.param_changes(*locks),
         "documents": comparing.document_changes(*documents),
     }
+
+
+def training_params(lock: Record) -> Record:
+    """What the adapter was made with, as DVC noted it."""
+    given = lock.get("stages", {}).get("adapter", {}).get("params", {})
+    return {key: value for values in given.values() for key, value in values.items()}
 
 
 # --- Which judgement

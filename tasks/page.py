@@ -49,6 +49,8 @@ class Judged:
     changes: Record = field(default_factory=dict)
     training: Record | None = None
     retrieval: Record | None = None
+    examples: Record = field(default_factory=dict)  # how many of which kind, by split
+    training_params: Record = field(default_factory=dict)
 
     @property
     def arm(self) -> str:

@@ -128,7 +128,8 @@ def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str
         if kept:
             step, value = kept
             axes.plot([step], [value], "o", color=INK, markersize=11, fillstyle="none")
-            write(axes, f"kept: step {step:g}, {value:.3g}", (step, value), (0, 14), ha="center")
+            late = step > max(point["step"] for point in points) / 2  # then the names of the lines stand right of it
+            write(axes, f"kept: step {step:g}, {value:.3g}", (step, value), (0, 14), ha="right" if late else "left")
             axes.margins(y=0.14)
         axes.set(xlabel="step", ylabel="loss (lower is better)")
 

@@ -59,7 +59,7 @@ def test_a_stage_shows_its_curve_and_inputs(story: Servers, page: Look) -> None:
 def test_the_answers_stand_side_by_side(story: Servers, page: Look) -> None:
     text = page(run_address(story, "release: release 1", "/artifacts/answers.json")).text
 
-    assert "question reference prompt rag lora" in text
+    assert "question served reference right prompt rag lora" in text
     assert "How old is the flour mill?" in text
 
 

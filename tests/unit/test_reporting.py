@@ -12,6 +12,7 @@ from flows import ledger, promotion, reporting
 from flows.cli import run
 from flows.ledger import Entry
 from flows.settings import Settings
+from flows.store import open_file
 from tasks.errors import InputError, IntegrityError
 from tasks.page import page
 from tasks.records import write_json
@@ -86,7 +87,9 @@ def test_the_curves_are_evidence_where_they_were_measured(settings: Settings) ->
 
 
 def test_the_page_of_a_judgement_that_was_just_made_is_the_one_of_the_ledger(settings: Settings) -> None:
-    fresh = reporting.of_judgement(settings, candidate_of(settings.root), judge(settings))
+    judgement = judge(settings)
+    pieces = promotion.pieces(settings, candidate_of(settings.root), judgement)
+    fresh = reporting.of_verdict(settings, judgement.entries, judgement.release, pieces, promotion.now())
     entry = decided(settings)
     kept = reporting.of_entry(settings, [entry], entry)
     assert (fresh.outcome, kept.outcome) == ("accepted", "promoted")
@@ -135,3 +138,11 @@ def test_the_command_writes_a_private_file_and_names_it(
     assert Path(found["file"]).stat().st_mode & 0o777 == 0o600
     assert "Release 2 was promoted" in Path(found["file"]).read_text(encoding="utf-8")
     assert "was refused; release 2 stays live." in (tmp_path / "mine.html").read_text(encoding="utf-8")
+
+
+def test_a_release_is_sealed_with_its_card_and_sealing_twice_gives_the_same(settings: Settings) -> None:
+    judgement = judge(settings)
+    twice = [promotion.seal(settings, candidate_of(settings.root), judgement) for _ in range(2)]
+    assert twice[0] == twice[1]
+    text = open_file(settings.store, twice[0]["card"]).decode()
+    assert text.startswith("---\n") and "# Release 1 of `tandem`" in text

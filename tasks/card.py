@@ -4,9 +4,10 @@ import html
 from typing import Any
 
 from tasks.page import TEMPLATES, WORDS, Judged, facts, headline, scoring, visible
-from tasks.page_rows import TITLES, columns_of, rights
+from tasks.page_rows import TITLES, columns_of, interval, rights
 from tasks.params import ARMS, uses_adapter, uses_passages
 from tasks.records import Record
+from tasks.reports import number
 
 PROJECT = "tandem"
 SHOWN = {"primary": "score", **TITLES}
@@ -41,21 +42,20 @@ def metadata(judged: Judged) -> Any:
 def results(judged: Judged) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    questions, metrics = judged.report["questions"], judged.report["arms"][judged.arm]["metrics"]
+    questions, metrics = judged.report["questions"], served(judged)
     return [
         EvalResult(
             task_type="question-answering", dataset_type=PROJECT, dataset_name="test questions of the house",
             dataset_split="test", dataset_revision=questions["digest"][:12], metric_type=name,
             metric_value=round(value["mean"], 4),
         )
-        for name in SHOWN if (value := metrics.get(name))
+        for name in SHOWN if (value := metrics.get(name)) and number(value["mean"])
     ]  # fmt: skip
 
 
 def told(judged: Judged) -> Record:
     report, release = judged.report, judged.release
     columns = columns_of(judged.answers, None, None, [])
-    metrics = report["arms"][judged.arm]["metrics"]
     names = [name for name in SHOWN if any(name in report["arms"][arm]["metrics"] for arm in report["arms"])]
     return {
         "name": judged.name,
@@ -65,7 +65,7 @@ def told(judged: Judged) -> Record:
         "documents": release["corpus"]["documents"],
         "arm": judged.arm,
         "words": WORDS.get(judged.arm, judged.arm),
-        "abstention": shown(metrics.get("abstention")),
+        "abstention": shown(served(judged).get("abstention")),
         "data": data(judged),
         "training": training(judged),
         "training_says": training_says(judged.training or {}),
@@ -88,11 +88,22 @@ def plain(text: str) -> str:
 
 def arm_row(arm: str, values: Record, names: list[str], served: str) -> Record:
     cells = [shown(values["metrics"].get(name)) for name in names]
-    return {"name": f"**{arm}** (served)" if arm == served else arm, "shown": cells, "cost": f"{values['cost']:.0f}"}
+    return {
+        "name": f"**{arm}** (served)" if arm == served else arm,
+        "shown": cells,
+        "cost": f"{values['cost']:.0f}" if number(values.get("cost")) else "–",
+    }
+
+
+def served(judged: Judged) -> Record:
+    """The metrics of the arm to be served; none where a broken evaluation lacks it."""
+    found: Record = judged.report["arms"].get(judged.arm, {}).get("metrics", {})
+    return found
 
 
 def shown(metric: Record | None) -> str:
-    return f"{metric['mean']:.2f} ({metric['low']:.2f} to {metric['high']:.2f})" if metric else "–"
+    found = interval(metric)
+    return f"{found['mean']} ({found['interval']})" if found["interval"] else "–"
 
 
 def data(judged: Judged) -> list[tuple[str, str]]:
@@ -146,5 +157,7 @@ def limits(judged: Judged) -> list[str]:
 def weakest(judged: Judged, least: int = 5, most: int = 3) -> str:
     """The slices of enough questions with the lowest score of the served arm."""
     found = [(name, arms.get(judged.arm, {}).get("primary")) for name, arms in (judged.report.get("slices") or {}).items()]
-    ranked = sorted((value["mean"], plain(name)) for name, value in found if value and value["n"] >= least)
+    ranked = sorted(
+        (value["mean"], plain(name)) for name, value in found if value and number(value["mean"]) and value.get("n", 0) >= least
+    )
     return ", ".join(f"{name} ({mean:.2f})" for mean, name in ranked[:most]) if len(ranked) > most else ""

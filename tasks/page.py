@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks import plots
-from tasks.page_rows import arm_table, columns_of, question_rows, rights, slice_names, slice_rows
+from tasks.page_rows import arm_table, columns_of, interval, question_rows, rights, slice_names, slice_rows
 from tasks.params import ARMS
 from tasks.records import Record
+from tasks.reports import number
 
 TEMPLATES = Path(__file__).with_name("templates")
 WORDS = {
@@ -229,13 +230,18 @@ def names_of(pages: Any, most: int = 12) -> str:
 
 
 def arm_charts(judged: Judged) -> list[Record]:
-    arms = {arm: values["metrics"] for arm, values in judged.report["arms"].items()}
+    """Of the arms that were measured whole."""
+    arms = {arm: values for arm, values in judged.report["arms"].items()
+            if interval(values["metrics"].get("primary"))["interval"] and number(values.get("cost"))}  # fmt: skip
+    if not arms:
+        return []
     floors = judged.verdict["thresholds"].get("floors") or {}
     lines = {"primary": floors.get("primary"), "fact_answerable": floors.get("fact")}
-    costs = {arm: (values["cost"], arms[arm]["primary"]) for arm, values in judged.report["arms"].items()}
+    metrics = {arm: values["metrics"] for arm, values in arms.items()}
+    costs = {arm: (values["cost"], values["metrics"]["primary"]) for arm, values in arms.items()}
     drawn = {metric: floor for metric, floor in lines.items() if floor is not None}
     return [
-        chart(lambda path: plots.arms_with_intervals(arms, path, drawn), "Scores of the arms with their intervals"),
+        chart(lambda path: plots.arms_with_intervals(metrics, path, drawn), "Scores of the arms with their intervals"),
         chart(lambda path: plots.quality_against_cost(costs, path), "Score against cost per answer"),
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.params import ARMS
 from tasks.prompts import cited_passages
 from tasks.records import Record
-from tasks.reports import read_answer
+from tasks.reports import number, read_answer
 
 Columns = dict[str, dict[str, Record]]  # title of a column -> question -> the answer there
 TITLES = {"fact_answerable": "facts", "citation": "citations", "style": "style", "abstention": "abstains"}
@@ -24,11 +24,12 @@ def columns_of(answers: Sequence[Record], champion: str | None, arm: str | None,
 
 
 def right(record: Record) -> bool:
-    return read_answer(Path("answers.jsonl"), 0, record).right
+    """A score that is no number is none: the gate refuses such a report, and its page says so too."""
+    return number(record["scores"].get("fact")) and read_answer(Path("answers.jsonl"), 0, record).right
 
 
 def interval(metric: Mapping[str, float] | None) -> Record:
-    if not metric:
+    if not metric or not all(number(metric.get(side)) for side in ("mean", "low", "high")):
         return {"mean": "–", "interval": ""}
     return {"mean": f"{metric['mean']:.2f}", "interval": f"{metric['low']:.2f} to {metric['high']:.2f}"}
 
@@ -43,7 +44,7 @@ def arm_table(report: Record, verdict: Record, columns: Columns) -> list[Record]
     rows = {"right": [plain(str(count)) for count in rights(columns, list(arms)).values()]}
     for name, title in {"primary": "score", **TITLES}.items():
         rows[title] = [interval(values["metrics"].get(name)) for values in arms.values()]
-    rows["cost"] = [plain(f"{values['cost']:.0f}") for values in arms.values()]
+    rows["cost"] = [plain(f"{values['cost']:.0f}" if number(values.get("cost")) else "–") for values in arms.values()]
     for name, title in TIMES.items():
         rows[title] = [plain(seconds(values.get(name))) for values in arms.values()]
     rows["above the floors"] = [plain(above.get(arm, "–")) for arm in arms]
@@ -59,7 +60,7 @@ def plain(text: str) -> Record:
 
 
 def seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return f"{value:.2f}" if number(value) else "–"
 
 
 def slice_rows(report: Record, served: str, names: Sequence[str]) -> list[Record]:
@@ -67,13 +68,16 @@ def slice_rows(report: Record, served: str, names: Sequence[str]) -> list[Record
     rows = []
     for name, arms in (report.get("slices") or {}).items():
         found: dict[str, Any] = {arm: (arms.get(arm) or {}).get("primary") for arm in ARMS if arm in report["arms"]}
-        counts = [metric["n"] for metric in found.values() if metric]
+        counts = [metric.get("n", 0) for metric in found.values() if metric]
         rows.append(
             {
                 "name": name,
                 "number": names.index(name) if name in names else None,
                 "count": counts[0] if counts else 0,
-                "means": [interval(metric) | {"share": f"{metric['mean']:.2f}" if metric else None} for metric in found.values()],
+                "means": [
+                    interval(metric) | {"share": f"{metric['mean']:.2f}" if metric and number(metric["mean"]) else None}
+                    for metric in found.values()
+                ],
                 "rank": (found.get(served) or {}).get("mean", 2.0),
             }
         )
@@ -131,7 +135,7 @@ def cell(title: str, record: Record) -> Record:
 def scores_of(record: Record, names: Sequence[str]) -> list[str]:
     tokens = f"{record['prompt_tokens']} + {record['completion_tokens']}"
     values = [record["scores"].get(name) for name in ("primary", *names)]
-    return [*("–" if value is None else f"{value:.2f}" for value in values), tokens]
+    return [*(f"{value:.2f}" if number(value) else "–" for value in values), tokens]
 
 
 def given(records: dict[str, Record], passages: dict[str, Record]) -> list[Record]:

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from judging import HOSTILE, judged
 
+from tasks.card import card
 from tasks.page import page, visible
 
 TRAINING = {
@@ -154,3 +155,18 @@ def test_five_hundred_questions_with_long_passages_fit_into_five_megabytes() -> 
 
 def test_the_same_judgement_is_the_same_page() -> None:
     assert page(judged(training=TRAINING)) == page(judged(training=TRAINING))
+
+
+def test_a_broken_evaluation_is_refused_with_a_page_and_a_card_not_with_a_crash() -> None:
+    """What the gate refuses: an arm that is missing, scores that are none, metrics that are NaN."""
+    case = judged(accepted=False)
+    del case.report["arms"]["rag+lora"]
+    case.report["arms"]["rag"] = {"metrics": {}, "cost": float("nan")}
+    case.report["arms"]["lora"]["metrics"]["primary"] = {"mean": float("nan"), "low": None, "high": 1.0}
+    case.report["slices"] = {"a": {"lora": {"primary": {"mean": float("nan")}}}}
+    for record, score in zip(case.answers, ("high", None, float("nan"), 1), strict=False):
+        record["scores"] = {"fact": score}
+    case.verdict.update(arms=[], reasons=["Candidate: arm rag+lora is missing."], comparisons=[])
+    text = said(page(case))
+    assert "Candidate 111111111111 was refused; release 1 stays live. Candidate: arm rag+lora is missing." in text
+    assert "| rag | – | – | – |" in card(case)

@@ -149,7 +149,8 @@ def limits(judged: Judged) -> list[str]:
     if verdict.get("smallest_difference") is not None:
         found.append(f"These questions resolve differences of {verdict['smallest_difference']:.2f} or more in the score.")
     if uses_passages(judged.arm) and "recall@10" in retrieval:
-        found.append(f"The right page is among the ten that search ranks first in {retrieval['recall@10']:.0%} of the questions.")
+        share = f"{retrieval['recall@10']:.0%}"
+        found.append(f"The right page is among the ten that search ranks first for {share} of the questions that a page answers.")
     weak = weakest(judged)
     return [*found, *([f"It is weakest on: {weak}."] if weak else [])]
 

@@ -98,7 +98,7 @@ def view(judged: Judged) -> Record:
     rows, passages = question_rows(columns, report, verdict)
     arms = in_order(report["arms"])
     return {
-        "name": f"{judged.name} ({judged.identity[:12]})",
+        "name": judged.name if judged.identity[:12] in judged.name else f"{judged.name} ({judged.identity[:12]})",
         "outcome": judged.outcome,
         "at": day(judged.at),
         "headline": headline(judged, rights(columns, arms)),
@@ -149,7 +149,7 @@ def refusal(judged: Judged) -> str:
     """Why, in one sentence: what a person said, or the gate's first reason, told whole where no arm is good enough."""
     verdict = judged.verdict
     if judged.why and verdict["accepted"]:
-        return f"The gate had accepted it, but {judged.why[:1].lower()}{judged.why[1:].rstrip('.')}."
+        return f"The gate had accepted it, but {judged.why[:1].lower()}{judged.why[1:]}{'' if judged.why.endswith('.') else '.'}"
     rows = verdict.get("arms") or []
     best = max(rows, key=lambda row: row["mean"], default=None)
     if best is None or any(row["above_floors"] for row in rows):
@@ -319,8 +319,13 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         needed = verdict.get("questions_needed")
         more = f"; the margin needs about {needed} questions" if needed else ""
         rows.append(("what these questions can tell", f"differences of {verdict['smallest_difference']:.2f} or more{more}"))
-    rows += [(f"gate: {key}", str(value)) for key, value in sorted(thresholds.items()) if key != "questions"]
+    rows += [(f"gate: {key}", in_words(value)) for key, value in sorted(thresholds.items()) if key != "questions"]
     return rows
+
+
+def in_words(value: Any) -> str:
+    """`fact 0.5, primary 0.5`"""
+    return ", ".join(f"{key} {inner}" for key, inner in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def in_order(arms: Mapping[str, Any]) -> list[str]:

@@ -33,11 +33,16 @@ class Candidate:
     questions: Path
     evaluation: Path
     plots: Path
+    curves: Mapping[
+        str, Path
+    ]  # what was measured while its pieces were made: {"training": ..., "examples": ..., "retrieval": ...}
     lock: Path
     query_encoder: tuple[Path, Mapping[str, Any]] | None = None
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
-        return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation)
+        """How that one was trained, nobody here knows."""
+        curves = {name: path for name, path in self.curves.items() if name not in ("training", "examples")}
+        return replace(self, adapter=adapter, evaluation=evaluation, plots=evaluation, curves=curves)
 
 
 def workspace_candidate(settings: Settings) -> Candidate:
@@ -57,6 +62,10 @@ def workspace_candidate(settings: Settings) -> Candidate:
         questions=data / "questions",
         evaluation=data / "evaluation",
         plots=data / "plots",
+        curves={
+            name: data / "metrics" / file
+            for name, file in {"training": "adapter.json", "examples": "examples.json", "retrieval": "retrieval.json"}.items()
+        },
         lock=settings.root / "dvc.lock",
         query_encoder=None if queries is None else (query_encoder(embedder, retriever), queries),
     )

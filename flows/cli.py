@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from flows import faults, ledger, showing
+from flows import asked, faults, ledger, showing
 from flows.retention import DAYS, KEEP
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
@@ -115,12 +115,18 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("question", help="in quotes")
     added.add_argument("--release", metavar="N", help="number or id of a release, with the documents that it had")
     added.add_argument("--arm", help="prompt, rag, lora or rag+lora instead of the arm that is served")
+    added.add_argument("--explain", action="store_true", help="with the scores of both legs, the prompt and the decoding")
+    added = add("why", "how an answer of `tandem ask` came about", why, showing.why)
+    added.add_argument("answer", metavar="ANSWER", help="the id that stands below the answer")
     add("sweep", "try other params of the adapter on the validation questions; changes nothing", sweep, showing.sweep)
     add("status", "what is live", status, showing.status)
     add("history", "every ledger entry", history, showing.history)
     added = add("diff", "what changed between two releases", diff, showing.diff)
     added.add_argument("a", metavar="A", help="number or id of the one")
     added.add_argument("b", metavar="B", help="and of the other")
+    added = add("report", "a judgement as one HTML page: verdict, arms, slices, every question", report, showing.report)
+    added.add_argument("name", nargs="?", metavar="N", help="number or id; without it the newest judgement, also a refusal")
+    added.add_argument("--output", metavar="FILE", help="instead of a file below .tandem/reports")
     added = add("rollback", "make an earlier release live again", rollback, showing.outcome)
     added.add_argument("--to", metavar="N", help="number or id; without it, the release before the live one")
     added.add_argument("--reason", required=True, help="for the ledger, and for who wonders next year")
@@ -221,10 +227,29 @@ def before_a_flow(settings: Settings) -> None:
 
 def ask(options: argparse.Namespace, settings: Settings) -> Any:
     from flows.opening import open_release
+    from flows.promotion import now
+    from tasks.explaining import explanation
 
     assistant, number = open_release(settings, options.release)
     answer = assistant.ask(options.question, options.arm)
-    return answer.to_json() | {"number": number}
+    told = explanation(assistant, options.question, answer) | {"number": number, "at": now()}
+    identity = remembered(settings, told)
+    return answer.to_json() | {"number": number, "id": identity} | ({"why": told | {"id": identity}} if options.explain else {})
+
+
+def remembered(settings: Settings, told: Any) -> str | None:
+    """An answer is given also where it cannot be kept: on a full disk, or below a home that only others may write."""
+    import sqlite3
+
+    try:
+        return asked.remember(asked.place(settings), told)
+    except (OSError, sqlite3.Error) as error:
+        print(f"tandem: `tandem why` will not know this answer: {error}", file=sys.stderr)
+        return None
+
+
+def why(options: argparse.Namespace, settings: Settings) -> Any:
+    return asked.recall(asked.place(settings), options.answer)
 
 
 def status(options: argparse.Namespace, settings: Settings) -> Any:
@@ -262,6 +287,14 @@ def diff(options: argparse.Namespace, settings: Settings) -> Any:
     from flows.comparing import diff as compare
 
     return compare(settings, options.a, options.b)
+
+
+def report(options: argparse.Namespace, settings: Settings) -> Any:
+    from pathlib import Path
+
+    from flows.reporting import report as make
+
+    return make(settings, options.name, Path(options.output) if options.output else None)
 
 
 def doctor(options: argparse.Namespace, settings: Settings) -> Any:

@@ -5,15 +5,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import tracking
+from flows import promotion, tracking
 from flows.addresses import mlflow_run, prefect_address
 from flows.candidate import Candidate
 from flows.promotion import Judgement
+from flows.registration import CARD
+from flows.reporting import of_verdict
 from flows.session import Session, say
 from flows.settings import Settings
 from tasks.errors import InputError, RefusedError
 from tasks.gate import Verdict
 from tasks.manifest import short
+from tasks.page import page
 from tasks.records import read_json, read_jsonl
 
 APPROVAL_SECONDS = 24 * 3600  # a person has a day; after it the candidate is refused, and the next run asks again
@@ -91,7 +94,12 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
         means = {f"{arm}.{name}": metric["mean"] for name, metric in values["metrics"].items()}
         tracking.log_metrics(settings, run_id, means | {f"{arm}.cost": values["cost"]})
     tracking.log_metrics(settings, run_id, report["retrieval"])
-    tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"))
+    tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"), judgement.release.arm)
+    pieces = promotion.pieces(settings, candidate, judgement)
+    client.log_text(
+        run_id, page(of_verdict(settings, judgement.entries, judgement.release, pieces, promotion.now())), "report.html"
+    )
+    client.log_text(run_id, pieces["card"].decode(), CARD)
     client.log_text(run_id, verdict_markdown(judgement), "verdict.md")
     client.log_text(run_id, judgement.verdict.to_json(), "verdict.json")
     for path in files_to_show(candidate):

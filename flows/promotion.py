@@ -21,9 +21,11 @@ from flows.ledger import Draft, Entry
 from flows.looks import earlier_looks
 from flows.opening import manifest_text
 from flows.registry import Version
+from flows.reporting import of_verdict
 from flows.settings import Settings, child_environment
 from flows.store import open_file, seal_file, seal_folder
 from flows.succession import Withdrawn, moved, promotion_of
+from tasks.card import card
 from tasks.errors import IntegrityError, RefusedError, TandemError
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
@@ -116,8 +118,13 @@ def seal_pieces(settings: Settings, candidate: Candidate, release: Release) -> N
 
 def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
     """What the decision rested on, by digest: kept for as long as the ledger."""
+    return {name: seal_file(settings.store, content) for name, content in pieces(settings, candidate, judgement).items()}
+
+
+def pieces(settings: Settings, candidate: Candidate, judgement: Judgement) -> dict[str, bytes]:
+    """The evidence itself, by name; the release's model card is told from the rest of it."""
     golden = read_json(candidate.evaluation / "golden.json")[judgement.release.arm]
-    pieces: dict[str, bytes] = {
+    found: dict[str, bytes] = {
         "report": (candidate.evaluation / "report.json").read_bytes(),
         "answers": (candidate.evaluation / "answers.jsonl").read_bytes(),
         "golden": canonical_json(golden).encode(),
@@ -125,10 +132,11 @@ def evidence(settings: Settings, candidate: Candidate, judgement: Judgement) -> 
         "dvc.lock": candidate.lock.read_bytes(),
         "documents": canonical_json(document_digests(candidate)).encode(),
     }
+    found |= {name: path.read_bytes() for name, path in candidate.curves.items() if path.exists()}
     if judgement.champion_evaluation is not None:
-        pieces["champion report"] = (judgement.champion_evaluation / "report.json").read_bytes()
-        pieces["champion answers"] = (judgement.champion_evaluation / "answers.jsonl").read_bytes()
-    return {name: seal_file(settings.store, content) for name, content in pieces.items()}
+        found["champion report"] = (judgement.champion_evaluation / "report.json").read_bytes()
+        found["champion answers"] = (judgement.champion_evaluation / "answers.jsonl").read_bytes()
+    return found | {"card": card(of_verdict(settings, judgement.entries, judgement.release, found)).encode()}
 
 
 def verify(settings: Settings, identity: str, golden: str) -> None:

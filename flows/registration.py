@@ -17,12 +17,24 @@ from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release, load_release, release_id, render, short
 from tasks.records import Record
 
+CARD = "README.md"  # the model card, as Hugging Face calls it
+
 
 def register(settings: Settings, release: Release, verdict: Record, run_id: str) -> int:
     """A version of the registered model whose tags say what the release is. `verdict`: as `Verdict.to_json` gives it."""
     identity = release_id(release)
-    text = f"Release {short(identity)}. {' '.join(verdict['reasons'])}"
+    text = f"Release {short(identity)}. {' '.join(verdict['reasons'])}{carded(settings, run_id)}"
     return registry.register(settings, run_id, identity, render(release), tags_of(release, verdict), text)
+
+
+def carded(settings: Settings, run_id: str) -> str:
+    """Where the card is, if the run has it: releases from before there were cards have none."""
+    there = any(file.path == CARD for file in tracking.client(settings.tracking_uri).list_artifacts(run_id))
+    return (
+        f"\n\nIts model card is {CARD} among the artifacts of its source run, the evidence behind it report.html."
+        if there
+        else ""
+    )
 
 
 def tags_of(release: Release, verdict: Record) -> dict[str, str]:
@@ -46,7 +58,8 @@ def ensure(settings: Settings, entries: list[Entry], release: str, run_id: str) 
 
 
 def register_again(settings: Settings, entries: list[Entry], release: str, run_id: str) -> int:
-    verdict = json.loads(open_file(settings.store, promotion_of(entries, release).evidence["verdict"]))
+    evidence = promotion_of(entries, release).evidence
+    verdict = json.loads(open_file(settings.store, evidence["verdict"]))
     version = register(settings, load_release(manifest_text(settings, release)), verdict, run_id)
     tag(settings, version, moved(entries, release))
     return version

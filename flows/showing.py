@@ -41,9 +41,42 @@ def sweep(result: Any) -> str:
 
 
 def answer(result: Any) -> str:
+    if "why" in result:
+        return why(result["why"])
     cited = [source for source in result["sources"] if source["cited"]] or result["sources"]
     lines = [f"  {source['page']} ({source['heading']}), score {source['score']:.2f}" for source in cited]
-    return "\n".join([result["answer"], *lines, f"  release {result['number']} ({result['release'][:12]}), arm {result['arm']}"])
+    return "\n".join([result["answer"], *lines, f"  {made_by(result)}"])
+
+
+def made_by(result: Any) -> str:
+    kept = f", answer {result['id']}" if result["id"] else ""
+    return f"release {result['number']} ({result['release'][:12]}), arm {result['arm']}{kept}"
+
+
+def why(result: Any) -> str:
+    from tasks.page import visible
+
+    found = [line for passage in result["passages"] for line in passage_lines(passage)]
+    settings = {"retrieval": result["retrieval"], "decoding": result["decoding"]}
+    lines = [f"{name}: {', '.join(f'{key} {value}' for key, value in sorted(values.items()))}"
+             for name, values in settings.items() if values]  # fmt: skip
+    prompt = [f"    {line}" for line in result["prompt"].splitlines()]
+    head = [result["question"], f"  {result['answer']}", f"  {made_by(result)}, {result['at']}"]
+    passages = ["passages, as the prompt numbers them:", *found] if found else []
+    return str(visible("\n".join([*head, *passages, *lines, "prompt:", *prompt])))
+
+
+def passage_lines(passage: Any) -> list[str]:
+    legs = ", ".join(f"{leg} {placed(passage[leg])}" for leg in ("text", "vector"))
+    cited = ", cited" if passage["cited"] else ""
+    return [
+        f"  [{passage['number']}] {passage['page']} ({passage['heading']}), score {passage['score']:.3f}: {legs}{cited}",
+        f"      {' '.join(passage['passage'].split())}",
+    ]
+
+
+def placed(leg: Any) -> str:
+    return f"{leg['score']:.3f} (place {leg['place']})" if leg else "not found"
 
 
 def status(result: Any) -> str:
@@ -83,6 +116,11 @@ def diff(result: Any) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def report(result: Any) -> str:
+    reasons = "".join(f"\n  {reason}" for reason in result["reasons"])
+    return f"{result['file']}\n{result['name']} ({result['release'][:12]}), {result['verdict']}:{reasons}"
 
 
 def says(result: Any) -> str:

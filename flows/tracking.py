@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flows.pipeline import read_lock
 from flows.settings import Settings
 from tasks.errors import InputError
+from tasks.page_rows import right
 from tasks.params import ARMS
 from tasks.records import Record, read_json
 
@@ -223,15 +224,28 @@ def log_inputs(settings: Settings, run_id: str, deps: list[dict[str, Any]]) -> N
         client(settings.tracking_uri).log_inputs(run_id, inputs)
 
 
-def log_answers(settings: Settings, run_id: str, answers: list[Record]) -> None:
-    """One row per question, one column per arm: what MLflow's artifact view shows side by side."""
+def log_answers(settings: Settings, run_id: str, answers: list[Record], served: str) -> None:
+    """One row per question, a column per arm; first what the arm to be served says. MLflow compares the tables of several runs by
+    question, and opens on the second column."""
     rows: dict[str, dict[str, Any]] = {}
     for record in answers:
-        row = rows.setdefault(record["question"], {"question": record["text"], "reference": record["reference"]})
+        row = rows.setdefault(record["question"], {"question": record["text"], "reference": record["reference"], "right": []})
         row |= {record["arm"]: record["answer"], "page": record["document"] or "", "id": record["question"]}
-    columns = ["question", "reference", *sorted({record["arm"] for record in answers}, key=ARMS.index), "page", "id"]
-    table = {column: [row.get(column, "") for row in rows.values()] for column in columns}
+        row["right"] += [record["arm"]] if right(record) else []
+        if record["arm"] == served:
+            row |= {"served": record["answer"], "passages": given(record)}
+    arms = sorted({record["arm"] for record in answers}, key=ARMS.index)
+    columns = ["question", "served", "reference", "right", *arms, "passages", "page", "id"]
+    table = {column: [text(row.get(column, "")) for row in rows.values()] for column in columns}
     client(settings.tracking_uri).log_table(run_id, table, "answers.json")
+
+
+def given(record: Record) -> list[str]:
+    return [f"{passage['document']} ({passage['score']:.3f})" for passage in record.get("passages") or []]
+
+
+def text(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

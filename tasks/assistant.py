@@ -34,6 +34,7 @@ class Answer:
     arm: Arm
     release: str
     prompt: list[dict[str, str]]
+    passages: list[Record]  # as the prompt numbers them
 
     def to_json(self) -> Record:
         return {"answer": self.answer, "sources": self.sources, "arm": self.arm, "release": self.release}
@@ -72,7 +73,7 @@ class Assistant:
         generator = self.adapted if uses_adapter(arm) else self.base
         messages, passages = fitting(generator.tokenizer, question, hits, self.prompt, self.shots[arm])
         text = generator.answer(messages).text
-        return Answer(text, sources(text, passages), arm, self.release_id, messages)
+        return Answer(text, sources(text, passages), arm, self.release_id, messages, passages)
 
 
 def sources(answer: str, passages: list[Record]) -> list[Record]:

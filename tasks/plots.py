@@ -1,4 +1,4 @@
-"""The pictures of a release, as PNG: legible at README size, colour-blind safe, the same bytes for the same numbers."""
+"""The pictures of a release, as PNG or SVG: legible at README size, colour-blind safe, the same bytes for the same numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +25,14 @@ STYLE = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "grid.color": GRID,
+    "svg.hashsalt": "tandem",  # else names inside an SVG are drawn at random
 }
+NO_CLOCK: dict[str, dict[str, str | None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
 def draw(path: Path, title: str, paint: Callable[..., None], panels: int = 1) -> None:
-    """One picture: `paint` gets the axes of its panels. No reader's matplotlibrc and no clock changes a byte."""
+    """One picture, in the format of the path's suffix: `paint` gets the axes of its panels. No reader's matplotlibrc and no clock
+    changes a byte."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -44,7 +47,7 @@ def draw(path: Path, title: str, paint: Callable[..., None], panels: int = 1) ->
         figure.suptitle(title, x=0.01, ha="left", fontsize=13)
         paint(*axes)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, format=path.suffix[1:], dpi=DPI, metadata=NO_CLOCK[path.suffix])
 
 
 def arms_with_intervals(
@@ -97,13 +100,22 @@ def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path)
             hue = colour(name)
             axes.plot([cost] * 2, [row["low"], row["high"]], color=hue, linewidth=5, solid_capstyle="butt", alpha=0.5)
             axes.plot([cost], [row["mean"]], "o", color=hue, markersize=8, clip_on=False)
-            write(axes, name, (cost, row["high"]), (0, 5), ha="center")
+            aside = beside(name, arms, widest)
+            write(axes, name, (cost, row["mean"]), (9 * aside, 0), ha="left" if aside > 0 else "right", va="center")
         axes.set(xlim=(0, widest * 1.22), ylim=(0, 1.02), ylabel="primary score")
         axes.set_xlabel("cost per answer in token equivalents (left is cheaper)")
         axes.grid()
         axes.set_axisbelow(True)
 
     draw(path, "What quality costs: primary score against cost per answer", paint)
+
+
+def beside(name: str, arms: Mapping[str, tuple[float, Interval]], widest: float) -> int:
+    """1 where the name stands at the right of its point, -1 at the left, where another one stands close at the right."""
+    cost, row = arms[name]
+    close = [other for other, (price, values) in arms.items() if other != name and abs(values["mean"] - row["mean"]) < 0.06
+             and 0 <= price - cost < 0.15 * widest]  # fmt: skip
+    return -1 if any(arms[other][0] > cost or other > name for other in close) else 1
 
 
 def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str, kept: tuple[float, float] | None) -> None:
@@ -116,7 +128,8 @@ def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str
         if kept:
             step, value = kept
             axes.plot([step], [value], "o", color=INK, markersize=11, fillstyle="none")
-            write(axes, f"kept: step {step:g}, {value:.3g}", (step, value), (0, 14), ha="center")
+            late = step > max(point["step"] for point in points) / 2  # then the names of the lines stand right of it
+            write(axes, f"kept: step {step:g}, {value:.3g}", (step, value), (0, 14), ha="right" if late else "left")
             axes.margins(y=0.14)
         axes.set(xlabel="step", ylabel="loss (lower is better)")
 

@@ -59,8 +59,24 @@ def test_a_stage_shows_its_curve_and_inputs(story: Servers, page: Look) -> None:
 def test_the_answers_stand_side_by_side(story: Servers, page: Look) -> None:
     text = page(run_address(story, "release: release 1", "/artifacts/answers.json")).text
 
-    assert "question reference prompt rag lora" in text
+    assert "question served reference right prompt rag lora" in text
     assert "How old is the flour mill?" in text
+
+
+def test_runs_are_compared_question_by_question_on_what_the_served_arm_says(story: Servers, page: Look) -> None:
+    query = "compareRunsMode=ARTIFACT&searchFilter=attributes.run_name%20LIKE%20%27%25promoted%25%27"
+    text = page(f"{story.mlflow}/#/experiments/{experiment(story)}/runs?{query}&{TRAINING_VIEW}").text
+
+    assert "Table: answers.json" in text
+    assert "Compare: served" in text
+    assert "How old is the flour mill?" in text
+
+
+def test_the_report_of_a_run_is_a_page_among_its_artifacts(story: Servers, page: Look) -> None:
+    seen = page(run_address(story, "release: release 1", "/artifacts/report.html"))
+
+    assert "report.html" in seen.text
+    assert "<iframe" in seen.source
 
 
 def test_the_plots_are_there(story: Servers, page: Look) -> None:

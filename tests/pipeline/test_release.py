@@ -11,6 +11,7 @@ from looking import World, entries, executed_stages, flow_runs, settings, stored
 from flows import registry
 from flows.cli import run
 from flows.lock import exclusive
+from flows.tracking import client
 from tasks.records import folder_digest, read_json, read_jsonl
 
 Copy = Callable[[Path], Path]
@@ -141,3 +142,35 @@ def test_mlflows_users_find_the_release_by_its_alias(world: World, copy: Copy) -
     assert [answer["release"] for answer in answers] == [world.first_outcome["release"]] * 2
     assert [answer["sources"][0]["page"] for answer in answers] == ["oven/proofer", "delivery/van"]
     assert "mlflow" in sys.modules
+
+
+def test_an_answer_is_explained_at_once_and_later(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = copy(world.first)
+    question = "What is the humidity of the proofer?"
+    assert run(["ask", "--json", "--explain", question]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    told = answer["why"]
+    assert [passage["passage"] for passage in told["passages"]] == [source["passage"] for source in answer["sources"]]
+    assert told["passages"][0]["vector"]["place"] >= 1
+    assert told["passages"][0]["score"] == answer["sources"][0]["score"]
+    assert question in told["prompt"] and " ".join(told["passages"][0]["passage"].split()) in told["prompt"]
+    assert told["decoding"]["do_sample"] is False
+    assert run(["why", answer["id"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == told
+    assert run(["ask", "--json", "--arm", "prompt", question]) == 0
+    assert json.loads(capsys.readouterr().out).keys().isdisjoint({"why"})
+    assert run(["why", "nobody"]) == 2
+    assert (clone / ".tandem/asked.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_page_of_a_judged_run_is_its_artifact(world: World, copy: Copy) -> None:
+    copy(world.first)
+    run_id = flow_runs("release")[0].info.run_id
+    path = client(settings().tracking_uri).download_artifacts(run_id, "report.html")
+    text = Path(path).read_text(encoding="utf-8")
+    assert "Release 1 is accepted by the gate: questions are answered by the trained model" in " ".join(text.split())
+    card = Path(client(settings().tracking_uri).download_artifacts(run_id, "README.md")).read_text(encoding="utf-8")
+    assert card.startswith("---\n") and "# Release 1 of `tandem`" in card and "| params: rank | 2 |" in card
+    described = client(settings().tracking_uri).get_model_version("assistant", "1").description
+    assert "Its model card is README.md among the artifacts of its source run" in described
+    assert "Training of the adapter" in text and text.count('<tbody class="question"') >= 3

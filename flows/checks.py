@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import cast
 
 from tasks.errors import InputError
-from tasks.params import EvaluateParams, GateParams
 from tasks.params_files import Params, load
+from tasks.params_verdict import EvaluateParams, GateParams
 
 LEAST_FREE = 50_000_000  # bytes, of the state's disk
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")

@@ -253,30 +253,9 @@ def why(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def status(options: argparse.Namespace, settings: Settings) -> Any:
-    from flows.opening import manifest_text
-    from tasks.manifest import load_release
+    from flows.status import status as live
 
-    entries = ledger.read(settings.ledger)
-    live = ledger.live(entries)
-    if live is None:
-        return {"live": None, "entries": len(entries)}
-    pinned = load_release(manifest_text(settings, str(live.release)))
-    live = next(entry for entry in reversed(entries) if entry.action not in ("refuse", "retire"))  # these left live what was
-    return {
-        "live": {
-            "number": live.number,
-            "release": live.release,
-            "version": live.version,
-            "arm": pinned.arm,
-            "documents": pinned.corpus.documents,
-            "passages": pinned.index.rows,
-            "since": live.at,
-            "by": live.who,
-            "action": live.action,
-            "why": live.why,
-        },
-        "entries": len(entries),
-    }
+    return live(settings)
 
 
 def history(options: argparse.Namespace, settings: Settings) -> Any:

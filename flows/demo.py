@@ -245,6 +245,7 @@ def finish(settings: Settings, done: Notes) -> None:
     live = ledger.live(entries)
     print(f"\nLive: release {live.number if live else '-'}. Ledger: {len(entries)} entries (tandem history).")
     print(f'Ask: .venv/bin/tandem ask "..."      Compare: .venv/bin/tandem diff {first} {second}')
+    print(f"A judgement as a page, with every question: .venv/bin/tandem report {second}")
     print("Your own corpus: .venv/bin/tandem ingest --help")
     print(f"Both UIs: make up      then\n{where(settings)}")
 

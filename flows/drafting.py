@@ -5,8 +5,9 @@ from tempfile import TemporaryDirectory
 
 from flows.settings import Settings
 from tasks.errors import InputError
-from tasks.params import ChunksParams, DocumentsParams, EvaluateParams, ModelsParams, PromptParams, QuestionsParams
+from tasks.params import ChunksParams, DocumentsParams, ModelsParams, PromptParams, QuestionsParams
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams
 from tasks.records import Record, read_jsonl, write_jsonl
 
 MOST_TOKENS = 96  # of a question with its answer

@@ -14,8 +14,9 @@ from tasks.errors import InputError
 from tasks.evaluate import Subject, draw, measure_arms, score_answers, summarise, unseen_by, write_results, yardstick
 from tasks.generation import decoding
 from tasks.lineage import learnt, lineage_of
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, uses_adapter
+from tasks.params import ARMS, Arm, uses_adapter
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams, GateParams
 from tasks.prompts import pinned, unpinned
 from tasks.records import Record, read_json, read_jsonl
 

@@ -29,8 +29,9 @@ from tasks.card import card
 from tasks.errors import IntegrityError, RefusedError, TandemError
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
-from tasks.params import Arm, GateParams
+from tasks.params import Arm
 from tasks.params_files import load
+from tasks.params_verdict import GateParams
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
 from tasks.slices import fresh_pages, with_freshness

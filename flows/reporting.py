@@ -16,8 +16,10 @@ from flows.settings import Settings
 from flows.store import open_file
 from flows.succession import promotion_of
 from tasks.errors import InputError
+from tasks.headline import undecided
+from tasks.judged import Judged
 from tasks.manifest import Release, difference, load_release, release_id, render, short
-from tasks.page import Judged, page
+from tasks.page import page
 from tasks.records import Record
 
 JUDGED = ("promote", "refuse")  # the entries that a verdict stands behind
@@ -52,7 +54,7 @@ def report(settings: Settings, name: str | None, target: Path | None) -> Record:
     write(path, page(judged))
     return {
         "file": str(path),
-        "verdict": judged.outcome,
+        "verdict": "cannot decide" if undecided(judged) else judged.outcome,
         "release": judged.identity,
         "name": judged.name,
         "reasons": list(judged.verdict["reasons"]),

@@ -120,7 +120,7 @@ def diff(result: Any) -> str:
 
 def report(result: Any) -> str:
     reasons = "".join(f"\n  {reason}" for reason in result["reasons"])
-    return f"{result['file']}\n{result['name']} ({result['release'][:12]}), {result['verdict']}:{reasons}"
+    return f"{result['file']}\n{result['name']}, {result['verdict']}:{reasons}"
 
 
 def says(result: Any) -> str:

@@ -3,7 +3,10 @@
 import html
 from typing import Any
 
-from tasks.page import TEMPLATES, WORDS, Judged, facts, headline, scoring, visible
+from tasks.headline import headline, scoring
+from tasks.judged import WORDS, Judged
+from tasks.page import TEMPLATES, visible
+from tasks.page_parts import facts
 from tasks.page_rows import TITLES, columns_of, interval, rights
 from tasks.params import ARMS, uses_adapter, uses_passages
 from tasks.records import Record

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.comparisons import compared
 from tasks.looks import Glance, Look, look, look_sentence
 from tasks.paired import enough, sign_flips
-from tasks.params import GateParams
+from tasks.params_verdict import GateParams
 from tasks.records import value_digest
 from tasks.reports import Answer, Report
 from tasks.slice_rules import against_slices, lost_sentences, slices_note

@@ -14,7 +14,8 @@ from tasks.generation import Generated, Generator, decoding, environment, resolv
 from tasks.golden import golden_record
 from tasks.lineage import learnt, lineage_of
 from tasks.metrics import Embed
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams, uses_adapter, uses_passages
+from tasks.params import ARMS, Arm, PromptParams, uses_adapter, uses_passages
+from tasks.params_verdict import EvaluateParams, GateParams
 from tasks.plots import arms_with_intervals, quality_against_cost
 from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl

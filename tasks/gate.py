@@ -10,7 +10,8 @@ import numpy as np
 from tasks.champion import duel
 from tasks.comparisons import compared
 from tasks.looks import Glance, worn_note
-from tasks.params import ARMS, GateParams
+from tasks.params import ARMS
+from tasks.params_verdict import GateParams
 from tasks.reports import Report, faults
 from tasks.slice_rules import slice_rows
 from tasks.statistics import Bounds, Resolution, bounds, intervals, resolution

@@ -51,6 +51,15 @@ def arm_table(report: Record, verdict: Record, columns: Columns) -> list[Record]
     return [{"title": title, "shown": cells} for title, cells in rows.items() if any(cell["mean"] != "–" for cell in cells)]
 
 
+def more_figures(report: Record) -> list[Record]:
+    """The metrics beside those of the table: the rules of the house, and whatever else an evaluation measured."""
+    arms = {arm: report["arms"][arm]["metrics"] for arm in ARMS if arm in report["arms"]}
+    names = sorted({name for metrics in arms.values() for name in metrics} - {"primary", *TITLES})
+    return [
+        {"title": name.replace("_", " "), "shown": [interval(metrics.get(name)) for metrics in arms.values()]} for name in names
+    ]
+
+
 def rights(columns: Columns, arms: Sequence[str]) -> dict[str, int]:
     return {arm: sum(map(right, columns.get(arm, {}).values())) for arm in arms}
 
@@ -108,7 +117,7 @@ def question_row(
 ) -> Record:
     first = next(iter(records.values()))
     cells = [cell(title, records[title]) if title in records else None for title in titles]
-    score_names = list(dict.fromkeys(name for record in records.values() for name in record["scores"]))
+    score_names = list(dict.fromkeys(name for record in records.values() for name in values_of(record)))
     slices = first.get("slices") or []
     return {
         "text": first.get("text") or first["question"],
@@ -132,9 +141,14 @@ def cell(title: str, record: Record) -> Record:
     return {"column": title, "answer": record.get("answer", ""), "right": right(record)}
 
 
+def values_of(record: Record) -> Record:
+    """What the gate weighs, then what is only reported."""
+    return {**(record.get("metrics") or {}), **record["scores"]}
+
+
 def scores_of(record: Record, names: Sequence[str]) -> list[str]:
     tokens = f"{record['prompt_tokens']} + {record['completion_tokens']}"
-    values = [record["scores"].get(name) for name in ("primary", *names)]
+    values = [values_of(record).get(name) for name in ("primary", *names)]
     return [*(f"{value:.2f}" if number(value) else "–" for value in values), tokens]
 
 

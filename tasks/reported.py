@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tasks.errors import InputError
 from tasks.metrics import METRICS, SIMILARITY, Answered, Embed, measured, safety, similarities
-from tasks.params import EvaluateParams
+from tasks.params_verdict import EvaluateParams
 from tasks.records import Record
 from tasks.rules import own_rules
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.metrics import Answered, Metric
-from tasks.params import Rule
+from tasks.params_verdict import Rule
 from tasks.scores import without_citations
 
 

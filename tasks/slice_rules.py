@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tasks.paired import enough, holm, sign_flips
-from tasks.params import GateParams
+from tasks.params_verdict import GateParams
 from tasks.reports import Answer
 from tasks.statistics import Floats, intervals
 from tasks.verdict import SliceComparison, SliceRow

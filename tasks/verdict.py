@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any, Literal
 
 from tasks.looks import Look
-from tasks.params import Floors
+from tasks.params_verdict import Floors
 from tasks.statistics import Resolution
 
 Rule = Literal["first release", "not worse", "better"]

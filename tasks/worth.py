@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.params import CostWeights, uses_adapter, uses_passages
+from tasks.params import uses_adapter, uses_passages
+from tasks.params_verdict import CostWeights
 from tasks.reports import Answer
 from tasks.scores import primary
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from tasks.page import Judged
+from tasks.judged import Judged
 from tasks.params import ARMS, uses_passages
 from tasks.records import Record
 

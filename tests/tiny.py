@@ -238,7 +238,7 @@ SHRUNK: dict[str, dict[str, Any]] = {
     "examples.yaml": {"bare_share": 0.2, "without_right_share": 0.2},
     "adapter.yaml": {"rank": 2, "alpha": 4, "epochs": 2.0, "batch_size": 8, "evaluations": 2, "max_tokens": 2000, "threads": 1,
                      "max_perplexity_ratio": 1000.0},
-    "sweep.yaml": {"grid": {"rank": [1, 2, 4], "learning_rate": [0.002, 0.0]}, "most": 3},
+    "sweep.yaml": {"grid": {"rank": [1, 2, 4], "learning_rate": [0.002, 1e30]}, "most": 3},
     "evaluate.yaml": {"latency_sample": 2, "resamples": 100, "batch_size": 8},
     "gate.yaml": {
         "margin": 1.0,  # what random models score is noise

@@ -15,8 +15,9 @@ from tasks.evaluate import (
 )
 from tasks.generation import Generated
 from tasks.lineage import LINEAGE, lineage
-from tasks.params import ARMS, Arm, EvaluateParams, GateParams, PromptParams
+from tasks.params import ARMS, Arm, PromptParams
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams, GateParams
 from tasks.records import Record, write_json
 
 PARAMS = load(EvaluateParams, tiny.ROOT / "params").model_copy(update={"resamples": 100})

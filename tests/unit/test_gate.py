@@ -15,8 +15,9 @@ from flows.shipping import refusal
 from tasks.errors import InputError
 from tasks.gate import cost, decide
 from tasks.looks import Glance
-from tasks.params import ARMS, GateParams
+from tasks.params import ARMS
 from tasks.params_files import load
+from tasks.params_verdict import GateParams
 from tasks.records import write_json, write_jsonl
 from tasks.reports import Answer, Report, load_report
 from tasks.verdict import Verdict

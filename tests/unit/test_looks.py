@@ -10,8 +10,8 @@ from test_gate import SKILL, champion, report, text
 from tasks.gate import decide
 from tasks.looks import Glance, alpha_left, look, same_questions, sketch, spent, worn_note
 from tasks.paired import enough, sign_flips
-from tasks.params import GateParams
 from tasks.params_files import load
+from tasks.params_verdict import GateParams
 
 SHIPPED = load(GateParams, Path(__file__).parents[2] / "params")
 ALPHA, HORIZON = SHIPPED.alpha, SHIPPED.horizon

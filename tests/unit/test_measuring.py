@@ -18,7 +18,7 @@ from tasks.evaluate import Subject
 from tasks.generation import decoding
 from tasks.lineage import LINEAGE, lineage
 from tasks.prompts import unpinned
-from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl
+from tasks.records import Record, read_json, read_jsonl, write_json, write_jsonl, write_text
 from tasks.slices import pages_with_facts
 
 ASKED: list[Record] = [
@@ -93,3 +93,22 @@ def test_all_passages_of_an_index_are_read_to_count_the_pages_that_state_a_fact(
     found = list(world[2].searcher.passages())
     assert sorted(record["text"] for record in found) == sorted(sentence for *_, sentence in tiny.rows())
     assert set(pages_with_facts(found, ASKED).values()) == {1}
+
+
+def test_metrics_and_rules_are_measured_with_the_subjects_embedder_and_the_projects_functions(
+    world: tuple[Settings, Candidate, Subject], tmp_path: Path
+) -> None:
+    settings, candidate, subject = world
+    write_text(
+        tmp_path / "checks/words.py", "def says_something(question, answer, reference, passages):\n    return bool(passages)\n"
+    )
+    rules = {"something": {"function": "checks.words.says_something"}}
+    tiny.change_params(tmp_path, "evaluate.yaml", {"metrics": ["semantic_similarity", "groundedness"], "rules": rules})
+    measure_into(settings, subject, ("rag", "prompt"), candidate, tmp_path / "out", [])
+    arms = read_json(tmp_path / "out/report.json")["arms"]
+    assert arms["rag"]["metrics"]["rule something"]["mean"] == 1.0
+    assert arms["prompt"]["metrics"]["rule something"]["mean"] == 0.0
+    assert 0 <= arms["rag"]["metrics"]["semantic_similarity"]["mean"] <= 1
+    found = read_jsonl(tmp_path / "out/answers.jsonl")
+    assert {name for record in found for name in record["metrics"]} == {"semantic_similarity", "groundedness", "rule something"}
+    assert all("fact on one page" in record["slices"] for record in found)

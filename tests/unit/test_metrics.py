@@ -12,8 +12,9 @@ import tiny
 from tasks.errors import InputError
 from tasks.evaluate import score_answers, summarise, yardstick
 from tasks.metrics import METRICS, Answered, groundedness, measured, safety, similarities
-from tasks.params import ARMS, EvaluateParams, GateParams, PromptParams, Rule
+from tasks.params import ARMS, PromptParams
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams, GateParams, Rule
 from tasks.records import Record
 from tasks.reported import with_metrics
 from tasks.rules import own_rules

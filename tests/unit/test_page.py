@@ -170,3 +170,30 @@ def test_a_broken_evaluation_is_refused_with_a_page_and_a_card_not_with_a_crash(
     text = said(page(case))
     assert "Candidate 111111111111 was refused; release 1 stays live. Candidate: arm rag+lora is missing." in text
     assert "| rag | – | – | – |" in card(case)
+
+
+def test_a_verdict_that_cannot_decide_says_what_would_settle_it() -> None:
+    case = judged(accepted=False)
+    case.verdict.update(decision="cannot decide", reasons=["Cannot decide: 8 questions are too few, about 70 would be needed."])
+    text = said(page(case))
+    assert "111111111111 was not promoted, as these questions cannot tell whether it may be; release 1 stays live." in text
+    assert "8 questions are too few, about 70 would be needed." in text
+    assert "<title>Candidate 111111111111: cannot decide</title>" in page(case)
+
+
+def test_what_a_deeper_verdict_holds_is_shown() -> None:
+    """Rules of the house, comparisons in words, slices against the champion, the count of looks: each where it is there."""
+    case = judged()
+    case.report["arms"]["rag"]["metrics"]["no_dates"] = {"mean": 0.25, "low": 0.125, "high": 0.5}
+    for record in case.answers:
+        record["metrics"] = {"no_dates": 1.0}
+    case.verdict["comparisons"][0]["says"] = "rag+lora is clearly better."
+    slices = {"name": "folder 1", "questions": 4, "difference": -0.5, "adjusted": 0.04, "lost": True}
+    case.verdict.update(champion_slices=[slices], look={"number": 3, "alpha": 0.0125})
+    text = said(page(case))
+    for sentence in (
+        "no dates – 0.25 0.12 to 0.50 – –", "rag+lora is clearly better.", "folder 1 4 0.50 lower 0.040 yes",
+        "number 3, with an alpha of 0.013",
+    ):  # fmt: skip
+        assert sentence in text, sentence
+    assert text.count("no dates") == 9  # of the arms, and of each of eight questions

@@ -8,16 +8,9 @@ import yaml
 
 import tasks.params
 from tasks.errors import InputError
-from tasks.params import (
-    AdapterParams,
-    ChunksParams,
-    GateParams,
-    IndexParams,
-    ModelsParams,
-    PromptParams,
-    QuestionsParams,
-)
+from tasks.params import AdapterParams, ChunksParams, IndexParams, ModelsParams, PromptParams, QuestionsParams
 from tasks.params_files import Params, load
+from tasks.params_verdict import GateParams
 
 SHIPPED = Path(tasks.params.__file__).parents[1] / "params"
 KINDS = Params.__subclasses__()

@@ -19,8 +19,9 @@ from tasks.examples import examples
 from tasks.generation import Generator, decoding, resolved
 from tasks.manifest import Release
 from tasks.pairs import placed_questions
-from tasks.params import ARMS, AdapterParams, Arm, EvaluateParams, ExamplesParams, PromptParams, QuestionsParams
+from tasks.params import ARMS, AdapterParams, Arm, ExamplesParams, PromptParams, QuestionsParams
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams
 from tasks.prompts import pinned
 from tasks.records import Record, read_jsonl, write_json, write_jsonl
 from tasks.search import widened

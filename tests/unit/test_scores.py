@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tasks.errors import InputError
 from tasks.facts import contains_fact
-from tasks.params import EvaluateParams
 from tasks.params_files import load
+from tasks.params_verdict import EvaluateParams
 from tasks.scores import (
     ScoringRules,
     primary,

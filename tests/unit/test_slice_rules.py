@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.params import GateParams
 from tasks.params_files import load
+from tasks.params_verdict import GateParams
 from tasks.reports import Answer
 from tasks.slice_rules import against_slices, lost_sentences, slice_rows, slices_note
 

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test check format setup corpus up deploy clean lock test-pipeline test-stack test-browser test-all
+.PHONY: demo test test-unit test-slow test-stack test-browser check format setup corpus up deploy clean lock
 
 setup: .venv/installed
 
@@ -29,7 +29,11 @@ corpus: setup
 	test -e data/raw.dvc || $(BIN)/tandem ingest --documents data/demo/handbook --questions data/demo/questions.jsonl
 
 test: setup
-	$(BIN)/python -m pytest -m "not stack and not browser and not gpu"
+	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow"
+
+# Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases: some ten minutes
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit

@@ -1,6 +1,7 @@
 """What a run cost in energy and CO2e, where codecarbon is installed (the extra `energy`). An estimate: few machines have a meter
 that a program may read, and without one the power of processor and memory is assumed."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ def metered() -> Iterator[Callable[[], Figures]]:
     if find_spec("codecarbon") is None:
         yield dict
         return
+    os.environ.setdefault("CODECARBON_LOG_LEVEL", "critical")  # its own switch comes too late for its first lines
     from codecarbon import OfflineEmissionsTracker
 
     tracker = OfflineEmissionsTracker(save_to_file=False, log_level="critical", allow_multiple_runs=True, measure_power_secs=10)

@@ -4,10 +4,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import tiny
 from looking import World, entries, settings
 
 from flows.store import open_file
+
+pytestmark = pytest.mark.slow
 
 HIDDEN = ("/dvc.lock", "/data/raw.dvc")
 

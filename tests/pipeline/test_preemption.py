@@ -15,6 +15,8 @@ import tiny
 from tasks.errors import PreemptedError
 from tasks.records import folder_digest, read_json, write_jsonl
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:

@@ -24,6 +24,9 @@ from tasks.retriever import finish
 Copy = Callable[[Path], Path]
 
 
+pytestmark = pytest.mark.slow
+
+
 def adopt(clone: Path) -> str:
     """What the stage leaves where a tuned embedder is better, which none can be on questions that the full text answers.
     Returns its digest."""

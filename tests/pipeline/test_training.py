@@ -42,6 +42,7 @@ def test_a_retrain_with_too_few_new_pairs_trains_nothing(world: World, copy: Cop
     assert executed_stages() == before and flow_runs("retrain")[0].data.tags["outcome"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_adapters_and_changes_nothing(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
     clone = copy(world.first)
     before = {name: folder_digest(clone / name) for name in ("params", "data/adapter")}

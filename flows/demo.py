@@ -24,7 +24,7 @@ from tasks.params import ARMS
 from tasks.records import Record, folder_digest, read_json, read_jsonl, write_json, write_jsonl
 
 CORPUS = Path("data/demo")
-QUESTION = "How many days of paid annual leave do full-time staff receive each year?"
+QUESTION = "How large is the learning budget per person per calendar year?"
 Notes = dict[str, Record]
 
 

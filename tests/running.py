@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import tiny
 
+ATTEMPTS = 5
 PATIENCE = 240  # seconds; the cores may be shared
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -33,11 +35,18 @@ class Servers:
     environment: dict[str, str]
 
     def api(self, path: str, body: Any = None) -> Any:
-        """Prefect's REST interface: POST with a body, else GET."""
+        """Prefect's REST interface: POST with a body, else GET. 503 says that its database is busy; its own client asks again too."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.prefect}/api{path}", data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.loads(response.read() or b"null")
+        for more in reversed(range(ATTEMPTS)):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    return json.loads(response.read() or b"null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not more:
+                    raise
+                time.sleep(2)
+        return None
 
     def start(self, flow: str, **parameters: Any) -> str:
         """The id of a new run of a deployment."""

@@ -35,7 +35,7 @@ class Servers:
     environment: dict[str, str]
 
     def api(self, path: str, body: Any = None) -> Any:
-        """Prefect's REST interface: POST with a body, else GET. 503 says that its database is busy; its own client asks again too."""
+        """Prefect's REST interface: POST with a body, else GET. 503: it is busy; its own client asks again too."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.prefect}/api{path}", data, {"content-type": "application/json"})
         for more in reversed(range(ATTEMPTS)):

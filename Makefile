@@ -48,6 +48,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini tests/benchmarks/*.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -33,9 +33,7 @@ class Candidate:
     questions: Path
     evaluation: Path
     plots: Path
-    curves: Mapping[
-        str, Path
-    ]  # what was measured while its pieces were made: {"training": ..., "examples": ..., "retrieval": ...}
+    curves: Mapping[str, Path]  # what was measured while its pieces were made: "training", "examples", "retrieval"
     lock: Path
     query_encoder: tuple[Path, Mapping[str, Any]] | None = None
 

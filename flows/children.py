@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,10 @@ from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError
 from tasks.stage import MEASURE
 
 Watch = Callable[[str], None]  # receives each line that a stage prints
+
+
+def ignored(what: object) -> None:
+    """For who need not watch."""
 
 
 def dvc_error(error: Exception) -> TandemError:
@@ -37,7 +42,7 @@ def watched(
     command: list[str],
     settings: Settings,
     watch: Watch,
-    started_as: Callable[[int], None] = lambda pid: None,
+    started_as: Callable[[int], None] = ignored,
     folder: Path | None = None,
 ) -> Iterator[str]:
     """Yield the lines of a command's output as they come. Raises the error that its exit code and last words mean."""
@@ -59,6 +64,11 @@ def watched(
         kill_group(process)
     if process.returncode:
         raise stage_error(lines, process.returncode)
+
+
+def dvc(settings: Settings, *words: str, watch: Watch = ignored, started_as: Callable[[int], None] = ignored) -> list[str]:
+    """`dvc ...` to its end, and its lines."""
+    return list(watched([sys.executable, "-m", "dvc", *words], settings, watch, started_as))
 
 
 @contextmanager

@@ -6,13 +6,12 @@ the stage is not executed here, and what it made is checked by DVC's digests lik
 """
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flows import ledger, pipeline
-from flows.children import Watch, watched
+from flows.children import Watch, dvc, ignored
 from flows.pipeline import StageRun
 from flows.settings import Settings
 from tasks.errors import InputError, IntegrityError, RefusedError, TandemError
@@ -56,7 +55,7 @@ def train_elsewhere(
     """Push the inputs, have the runner train, restore what it made. `parent`: the MLflow run to which its curve belongs."""
     from prefect.deployments import run_deployment
 
-    dvc(settings, watch, "push", *INPUTS)
+    through_remote(settings, "push", *INPUTS, watch=watch)
     watch(f"handed over to {settings.trainer}")
     run: Any = run_deployment(settings.trainer, parameters={"snapshot": snapshot(settings), "parent": parent}, poll_interval=2)
     check_ended(settings.trainer, run.state)
@@ -96,10 +95,9 @@ def train_here(settings: Settings, given: dict[str, Any], run: Any) -> None:
     check_runner(settings, given)
     for name, text in given["files"].items():
         write_text(settings.root / name, text)
-    quiet: Watch = lambda line: None  # noqa: E731
-    dvc(settings, quiet, "pull", *INPUTS)
+    through_remote(settings, "pull", *INPUTS)
     run()
-    dvc(settings, quiet, "push", "--run-cache", STAGE)
+    through_remote(settings, "push", "--run-cache", STAGE)
 
 
 def check_runner(settings: Settings, given: dict[str, Any]) -> None:
@@ -120,10 +118,10 @@ def check_runner(settings: Settings, given: dict[str, Any]) -> None:
         raise InputError(f"a snapshot holds dvc.lock and params; this one would write {strange[0]!r} too")
 
 
-def dvc(settings: Settings, watch: Watch, *words: str) -> None:
+def through_remote(settings: Settings, *words: str, watch: Watch = ignored) -> None:
     """Raises InputError where the remote does not answer."""
     try:
-        list(watched([sys.executable, "-m", "dvc", *words], settings, watch))
+        dvc(settings, *words, watch=watch)
     except TandemError as error:
         raise InputError(
             f"dvc {' '.join(words)}: {error}; see that the DVC remote is there and may be used: dvc remote list"

@@ -1,7 +1,6 @@
 """The DVC edge. DVC says what is stale and runs it; this module asks, watches and reports."""
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from flows.children import Watch, dvc_error, watched
+from flows.children import Watch, dvc, dvc_error
 from flows.settings import Settings
 from tasks.errors import InputError, TandemError
 from tasks.stage import MEASURE
@@ -156,8 +155,7 @@ def run_stage(
     """`dvc repro --single-item stage` in a process group of its own, so that nothing of it survives us."""
     started = time.monotonic()
     force = ["--force"] if stage == "index" and "its table is gone from the store" in reasons else []
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *force, *options, stage]
-    lines = list(watched(command, settings, watch, started_as))
+    lines = dvc(settings, "repro", "--single-item", *force, *options, stage, watch=watch, started_as=started_as)
     restored = any("is cached - skipping run" in line for line in lines)
     return StageRun(stage, "restored" if restored else "executed", round(time.monotonic() - started, 1), reasons)
 
@@ -186,9 +184,9 @@ def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
     if lock["stages"].get(stage) != old[stage]:
         lock["stages"][stage] = old[stage]
         write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
-    list(watched([sys.executable, "-m", "dvc", "checkout", "--force", stage], settings, lambda line: None))
+    dvc(settings, "checkout", "--force", stage)
 
 
 def add_raw(settings: Settings, started_as: Callable[[int], None]) -> None:
     """Version the ingested documents and questions: `dvc add data/raw`. What has not changed stays as it is."""
-    list(watched([sys.executable, "-m", "dvc", "add", "--quiet", "data/raw"], settings, lambda line: None, started_as))
+    dvc(settings, "add", "--quiet", "data/raw", started_as=started_as)

@@ -13,10 +13,8 @@ from tasks.records import Record
 from tasks.texts import UNSEEN, comparable
 
 SHINGLE = 4  # letters: long enough to tell words, short enough to forgive another ending
-BANDS, ROWS = (
-    32,
-    4,
-)  # of the 128 hashes: of two questions that are 0.6 alike 98.8 % are compared, of 0.8 all but one in ten million
+# Of the 128 hashes: of two questions that are 0.6 alike 98.8 % are compared, of 0.8 all but one in ten million
+BANDS, ROWS = 32, 4
 NUMBER = re.compile(r"\d+")
 
 

@@ -76,11 +76,9 @@ def judge(
 def repetition(place: str, alike: float) -> str:
     if not place:
         return ""
-    return (
-        f"duplicate of the question at {place}"
-        if alike == 1
-        else f"near-duplicate of the question at {place} ({alike:.2f} alike)"
-    )
+    if alike == 1:
+        return f"duplicate of the question at {place}"
+    return f"near-duplicate of the question at {place} ({alike:.2f} alike)"
 
 
 class PageFinder:

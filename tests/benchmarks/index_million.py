@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.embedding import Vectors
+from tasks.backends import Vectors
 from tasks.index import bring_up_to_date, describe, settings
 from tasks.nearest import LANCE_PROBES, exact_thresholds, nearest, partitions, shares_found, written_probes
 from tasks.params import IndexParams
@@ -97,7 +98,7 @@ def ask(folder: Path, rows: int) -> dict[str, Any]:
         "index, all": partitions(rows) * 2,
     }
     for name, probes in {**ways, "exact scan": 0}.items():
-        times = timed(lambda query, probes=probes: ten(table, query, probes), list(queries))
+        times = timed(partial(ten, table, probes=probes), list(queries))
         found[name] = times | {"recall@10": round(float(shares_found(table, queries, thresholds, 10, probes).mean()), 4)}
     return found
 

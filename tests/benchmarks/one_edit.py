@@ -133,9 +133,11 @@ def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
     from tasks.chunks import chunks
     from tasks.documents import documents
     from tasks.embedding import Embedder
+    from tasks.encoders import PINNED
     from tasks.index import index
     from tasks.params import ChunksParams, DocumentsParams, IndexParams, ModelsParams
     from tasks.params_files import load
+    from tasks.records import write_json
 
     params = peers.ROOT / "params"
     if not embedder.exists():
@@ -146,11 +148,12 @@ def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
     began = time.time()
     documents(pages, state / "documents", load(DocumentsParams, params))
     parsed = time.time()
-    chunks(state / "documents", state / "chunks", load(ChunksParams, params).model_copy(update=CUT))
+    chunks(state / "documents", state / "chunks", state / "pages.jsonl", load(ChunksParams, params).model_copy(update=CUT))
     cut = time.time()
+    write_json(state / "retriever" / PINNED, {"sides": "none"})
     index(
-        state / "chunks", embedder, state / "index", state / "metrics.json", str(state / "table"), state / "vectors.sqlite",
-        load(IndexParams, params),
+        state / "chunks", embedder, state / "retriever", state / "index", state / "metrics.json", str(state / "table"),
+        state / "vectors.sqlite", load(IndexParams, params),
     )  # fmt: skip
     ended = time.time()
     parts = {"documents": parsed - began, "chunks": cut - parsed, "index": ended - cut}
@@ -260,6 +263,7 @@ def row(rounds: list[dict[str, dict[str, Any]]], way: str) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--stages"]:
-        stages(*map(Path, sys.argv[2:5]), sys.argv[5] == "1")
+        pages, state, embedder = map(Path, sys.argv[2:5])
+        stages(pages, state, embedder, sys.argv[5] == "1")
     else:
         main()

@@ -76,7 +76,7 @@ def folded(
     found: dict[str, Legs] = {}
     for number in range(FOLDS):
         records, places = chosen_passages(
-            plain, passages, matrix, [record for record in asked if fold[record["document"]] != number], params
+            plain, passages, matrix, [record for record in asked if fold[record["document"]] != number], params, frozenset()
         )
         rows = zip(records, places, strict=True)
         lessons = [lesson(record, [passages[place]["embedded"] for place in row]) for record, row in rows]

@@ -37,14 +37,11 @@ def runner(caller: Servers, tiny_base: Path, tiny_embedder: Path, tmp_path_facto
 
 
 def add_remote(clone: Path, place: Path) -> None:
-    command = [sys.executable, "-m", "dvc", "remote", "add", "--default", "storage", str(place)]
-    subprocess.run(command, cwd=clone, env=tiny.outside_environment(), check=True, capture_output=True)
+    assert tiny.dvc(clone, "remote", "add", "--default", "storage", str(place)).returncode == 0
 
 
 def remote_of(clone: Path) -> str:
-    listed = [sys.executable, "-m", "dvc", "remote", "list"]
-    done = subprocess.run(listed, cwd=clone, env=tiny.outside_environment(), check=True, capture_output=True, text=True)
-    return done.stdout.split()[1]
+    return tiny.dvc(clone, "remote", "list").stdout.split()[1]
 
 
 @contextmanager

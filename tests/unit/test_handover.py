@@ -1,7 +1,5 @@
 """What both sides of a hand-over refuse; that it works is shown with two real workers in tests/stack."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,13 +65,8 @@ def test_who_hands_over_needs_a_server_and_a_remote(clone: Settings) -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
         with pytest.raises(InputError, match="dvc remote add"):
             handover.check_trainer(asking)
-        add_remote(clone)
+        assert tiny.dvc(clone.root, "remote", "add", "--default", "storage", "remote").returncode == 0
         handover.check_trainer(asking)
-
-
-def add_remote(clone: Settings) -> None:
-    add = [sys.executable, "-m", "dvc", "remote", "add", "--default", "storage", str(clone.root / "remote")]
-    subprocess.run(add, cwd=clone.root, env=tiny.outside_environment(), check=True, capture_output=True)
 
 
 def test_how_the_training_ended_there_is_how_it_ends_here() -> None:

@@ -12,6 +12,7 @@ import tiny
 from workspace import (
     candidate_of,
     change,
+    judged,
     settings_of,
     tune_query_encoder,
     write_adapter,
@@ -56,15 +57,6 @@ def settings(tmp_path: Path, database: Path) -> Iterator[Settings]:
         prepare(made)
         shutil.copyfile(database, made.home / "mlflow.db")
         yield made
-
-
-def judged(settings: Settings) -> promotion.Judgement:
-    entries = ledger.read(settings.ledger)
-    champion = ledger.live(entries)
-    folder = None
-    if champion:
-        folder = promotion.champion_evaluation(settings, entries, champion, promotion.scratch(settings, "champion"))
-    return promotion.judge(settings, candidate_of(settings.root), entries, folder)
 
 
 def promote(settings: Settings) -> Entry:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny
-from workspace import candidate_of, write_documents, write_evaluation, write_workspace
+from workspace import candidate_of, judged, write_documents, write_evaluation, write_workspace
 
-from flows import ledger, promotion, reporting
+from flows import promotion, reporting
 from flows.cli import run
 from flows.ledger import Entry
 from flows.settings import Settings
@@ -25,18 +25,9 @@ def settings(tmp_path: Path) -> Settings:
     return write_workspace(root)
 
 
-def judge(settings: Settings) -> promotion.Judgement:
-    entries = ledger.read(settings.ledger)
-    champion = ledger.live(entries)
-    folder = None
-    if champion:
-        folder = promotion.champion_evaluation(settings, entries, champion, promotion.scratch(settings, "champion"))
-    return promotion.judge(settings, candidate_of(settings.root), entries, folder)
-
-
 def decided(settings: Settings) -> Entry:
     """The judgement on what stands in the workspace, in the ledger; without a registry."""
-    judgement = judge(settings)
+    judgement = judged(settings)
     evidence = promotion.seal(settings, candidate_of(settings.root), judgement)
     if not judgement.verdict.accepted:
         return promotion.refuse(settings, judgement, judgement.verdict.reasons, evidence, {})
@@ -87,7 +78,7 @@ def test_the_curves_are_evidence_where_they_were_measured(settings: Settings) ->
 
 
 def test_the_page_of_a_judgement_that_was_just_made_is_the_one_of_the_ledger(settings: Settings) -> None:
-    judgement = judge(settings)
+    judgement = judged(settings)
     pieces = promotion.pieces(settings, candidate_of(settings.root), judgement)
     fresh = reporting.of_verdict(settings, judgement.entries, judgement.release, pieces, promotion.now())
     entry = decided(settings)
@@ -141,7 +132,7 @@ def test_the_command_writes_a_private_file_and_names_it(
 
 
 def test_a_release_is_sealed_with_its_card_and_sealing_twice_gives_the_same(settings: Settings) -> None:
-    judgement = judge(settings)
+    judgement = judged(settings)
     twice = [promotion.seal(settings, candidate_of(settings.root), judgement) for _ in range(2)]
     assert twice[0] == twice[1]
     text = open_file(settings.store, twice[0]["card"]).decode()

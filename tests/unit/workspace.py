@@ -8,6 +8,7 @@ import numpy as np
 import tiny
 from safetensors.numpy import save_file
 
+from flows import ledger, promotion
 from flows.candidate import Candidate, workspace_candidate
 from flows.settings import Settings, read_settings
 from tasks.golden import golden_record
@@ -113,3 +114,13 @@ def candidate_of(root: Path) -> Candidate:
 def change(path: Path, **values: Any) -> None:
     """Set keys of a JSON file."""
     write_json(path, read_json(path) | values)
+
+
+def judged(settings: Settings) -> promotion.Judgement:
+    """What stands in the workspace, against what is live."""
+    entries = ledger.read(settings.ledger)
+    champion = ledger.live(entries)
+    folder = None
+    if champion:
+        folder = promotion.champion_evaluation(settings, entries, champion, promotion.scratch(settings, "champion"))
+    return promotion.judge(settings, candidate_of(settings.root), entries, folder)

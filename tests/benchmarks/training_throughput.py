@@ -31,9 +31,8 @@ from tasks.records import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 BUILTIN = ROOT / "infra/base_model/model"
-TRL: dict[
-    str, dict[str, Any]
-] = {  # SFTConfig's own defaults but for what all ways share; and the best that its options give on a CPU
+# SFTConfig's own defaults but for what all ways share; and the best that its options give on a CPU
+TRL: dict[str, dict[str, Any]] = {
     "TRL, defaults": {},
     "TRL, tuned by hand": {"activation_checkpointing": False, "train_sampling_strategy": "group_by_length", "bf16": True},
 }

@@ -64,7 +64,7 @@ def read_passages(settings: Settings, documents: list[str] | None) -> list[Recor
         if documents:
             raw = scratch / "raw"
             copy_corpus([Path(path) for path in documents], raw)
-        read(raw, scratch / "documents", load(DocumentsParams, params))
+        read(raw, scratch / "documents", scratch / "files.jsonl", load(DocumentsParams, params))
         chunks(scratch / "documents", scratch / "chunks", scratch / "pages.jsonl", load(ChunksParams, params))
         return read_jsonl(scratch / "chunks/passages.jsonl")
 

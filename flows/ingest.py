@@ -76,7 +76,7 @@ def assemble(
 def check(settings: Settings, raw: Path, placed: list[tuple[str, Record]], aside: Path) -> dict[str, Any]:
     """Parse and deal once aside, by the very code of the stages: what would stop the pipeline later stops the ingest now."""
     params = settings.root / "params"
-    read_documents(raw / "documents", aside / "documents", load(DocumentsParams, params))
+    read_documents(raw / "documents", aside / "documents", settings.home / "kept/documents.jsonl", load(DocumentsParams, params))
     deal(placed, aside / "documents", aside / "questions", load(QuestionsParams, params))
     return dict(read_json(aside / "documents/counts.json")) | {"questions": read_json(aside / "questions/counts.json")}
 

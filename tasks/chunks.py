@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tasks.blocks import WHOLE, sections
 from tasks.boundaries import join, runs
-from tasks.kept_pages import CutPage, cut_page, cutting_rule, read_kept, write_kept
+from tasks.kept import Kept, read_kept, rule, write_kept
 from tasks.params import ChunksParams
-from tasks.records import Record, read_jsonl, value_digest, write_json, write_text
+from tasks.records import Record, jsonl_line, read_jsonl, value_digest, write_json, write_text
 from tasks.stage import fresh_folder, run_stage, say
 
 SAY_EVERY = 500  # documents
+CODE = ("chunks", "blocks", "boundaries")  # the modules that cut
 
 
 def chunks(documents: Path, out: Path, kept: Path, params: ChunksParams) -> None:
@@ -23,7 +24,7 @@ def chunks(documents: Path, out: Path, kept: Path, params: ChunksParams) -> None
     """
     pages = read_jsonl(documents / "documents.jsonl")
     cut = cut_pages(pages, read_kept(kept), params)
-    counted = counts([words for page in cut.values() for words in page.words], len(pages))
+    counted = counts([words for page in cut.values() for words in page.note], len(pages))
     say(f"{len(pages)} documents, {counted['passages']} passages")
     fresh_folder(out)
     write_text(out / "passages.jsonl", "".join(line for page in cut.values() for line in page.lines))
@@ -31,16 +32,21 @@ def chunks(documents: Path, out: Path, kept: Path, params: ChunksParams) -> None
     write_kept(kept, cut)
 
 
-def cut_pages(pages: Sequence[Record], known: Mapping[str, CutPage], params: ChunksParams) -> dict[str, CutPage]:
+def cut_pages(pages: Sequence[Record], known: Mapping[str, Kept], params: ChunksParams) -> dict[str, Kept]:
     """Key of a page -> its passages, in the order of the pages."""
-    rule = cutting_rule(params)
-    cut: dict[str, CutPage] = {}
+    cutting = rule(params.model_dump(), CODE, ["markdown-it-py"])
+    cut: dict[str, Kept] = {}
     for number, page in enumerate(pages, start=1):
-        key = value_digest([rule, page["id"], page["digest"]])
+        key = value_digest([cutting, page["id"], page["digest"]])
         cut[key] = known.get(key) or cut_page(passages(page, params.max_words, params.join_below_words, params.table_cell))
         if number % SAY_EVERY == 0 and key not in known:
             say(f"{number} of {len(pages)} documents cut")
     return cut
+
+
+def cut_page(rows: Sequence[Record]) -> Kept:
+    """Its passages, and the number of words in each."""
+    return Kept([jsonl_line(row) for row in rows], [len(row["text"].split()) for row in rows])
 
 
 def passages(document: Record, max_words: int, join_below_words: int, table_cell: str = "") -> list[Record]:

@@ -2,45 +2,53 @@
 rejected.
 """
 
+import hashlib
 import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tasks.errors import InputError, IntegrityError
+from tasks.kept import Kept, read_kept, rule, write_kept
 from tasks.params import DocumentsParams
 from tasks.parsers import FORMATS, parse
-from tasks.records import Record, text_digest, write_json, write_jsonl
+from tasks.records import Record, jsonl_line, text_digest, value_digest, write_json, write_jsonl, write_text
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.texts import Unreadable
 
 MEGABYTE = 1_000_000
 SAY_EVERY = 500  # files
+CODE = ("documents", "parsers", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
+LIBRARIES = ("beautifulsoup4", "mammoth", "markdown-it-py", "markdownify", "pypdf", "PyYAML")
 
 
-def documents(raw: Path, out: Path, params: DocumentsParams) -> None:
+def documents(raw: Path, out: Path, kept: Path, params: DocumentsParams) -> None:
     """Write out/documents.jsonl, sorted by id ({"id", "path", "title", "format", "text", "digest"}), rejected.jsonl,
     counts.json.
 
     The id is the path below `raw` without its extension, in NFC; the digest is the sha256 of title, newline, text.
-    Raises InputError for a missing folder, two files with one id, and where no file was accepted.
+    A file whose bytes are as they were is taken from `kept`, a cache. Raises InputError for a missing folder, two files
+    with one id, and where no file was accepted.
     """
     if not raw.is_dir():
         raise InputError(f"{raw} is missing or no folder; put documents there with: tandem ingest --documents PATH")
     paths = list_files(raw)
     refuse_shared_ids(paths)
-    max_bytes = int(params.max_megabytes * MEGABYTE)
-    accepted, rejected, cleaned = read_all(raw, paths, max_bytes, params.max_pdf_pages)
-    reconcile(paths, accepted, rejected)
+    found, worth_keeping = read_all(raw, paths, read_kept(kept), params)
+    accepted = [page for page in found if not page.note["reason"]]
+    rejected = [{"path": page.note["path"], "reason": page.note["reason"]} for page in found if page.note["reason"]]
+    reconcile(paths, found)
     if not accepted:
         raise InputError(nothing_accepted(raw, rejected))
     say(f"{len(paths)} files: {len(accepted)} accepted, {len(rejected)} rejected")
     fresh_folder(out)
-    write_jsonl(out / "documents.jsonl", sorted(accepted, key=lambda record: record["id"]))
+    in_order = sorted(accepted, key=lambda page: str(page.note["id"]))
+    write_text(out / "documents.jsonl", "".join(line for page in in_order for line in page.lines))
     write_jsonl(out / "rejected.jsonl", rejected)
-    write_json(out / "counts.json", counts(accepted, rejected, cleaned))
+    write_json(out / "counts.json", counts(accepted, rejected))
+    write_kept(kept, worth_keeping)
 
 
 def list_files(raw: Path) -> list[str]:
@@ -79,21 +87,38 @@ def refuse_shared_ids(paths: Iterable[str]) -> None:
             raise InputError(f"{other!r} and {path!r} have one id, {identity(path)!r}; rename or remove one of them")
 
 
-def read_all(raw: Path, paths: Sequence[str], max_bytes: int, max_pages: int) -> tuple[list[Record], list[Record], int]:
-    """(accepted documents, rejected files with reasons, unseen characters taken out)"""
-    accepted, rejected, cleaned = [], [], 0
+def read_all(
+    raw: Path, paths: Sequence[str], known: Mapping[str, Kept], params: DocumentsParams
+) -> tuple[list[Kept], dict[str, Kept]]:
+    """What was made of each file, accepted or rejected; and that again by its key, but for what the disk refused."""
+    reading, max_bytes = rule(params.model_dump(), CODE, LIBRARIES), int(params.max_megabytes * MEGABYTE)
+    found, worth_keeping = [], {}
     for number, path in enumerate(paths, start=1):
         try:
             data = read_bytes(raw, path, max_bytes)
-            page = parse(data, FORMATS[suffix(path)], PurePosixPath(path).stem, max_bytes, max_pages)
         except Unreadable as error:
-            rejected.append({"path": printable(path), "reason": str(error)})
+            found.append(reject(path, error))
         else:
-            cleaned += page.cleaned
-            accepted.append(document(path, page.title, page.text))
+            key = value_digest([reading, path, hashlib.sha256(data).hexdigest()])
+            found.append(known.get(key) or read_file(path, data, max_bytes, params.max_pdf_pages))
+            worth_keeping[key] = found[-1]
         if number % SAY_EVERY == 0:
-            say(f"{number} of {len(paths)} files read, {len(rejected)} rejected")
-    return accepted, rejected, cleaned
+            say(f"{number} of {len(paths)} files read")
+    return found, worth_keeping
+
+
+def read_file(path: str, data: bytes, max_bytes: int, max_pages: int) -> Kept:
+    try:
+        page = parse(data, FORMATS[suffix(path)], PurePosixPath(path).stem, max_bytes, max_pages)
+    except Unreadable as error:
+        return reject(path, error)
+    made = document(path, page.title, page.text)
+    note = {"path": path, "reason": "", "id": made["id"], "cleaned": page.cleaned, "text": text_digest(page.text)}
+    return Kept([jsonl_line(made)], note)
+
+
+def reject(path: str, error: Unreadable) -> Kept:
+    return Kept([], {"path": printable(path), "reason": str(error)})
 
 
 def document(path: str, title: str, text: str) -> Record:
@@ -134,19 +159,18 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def reconcile(paths: Sequence[str], accepted: Sequence[Record], rejected: Sequence[Record]) -> None:
-    handled = Counter(record["path"] for record in [*accepted, *rejected])
-    if handled != Counter(map(printable, paths)):
+def reconcile(paths: Sequence[str], found: Sequence[Kept]) -> None:
+    if Counter(page.note["path"] for page in found) != Counter(map(printable, paths)):
         raise IntegrityError("files were lost or counted twice between the folder and the lists; please report this")
 
 
-def counts(accepted: Sequence[Record], rejected: Sequence[Record], cleaned: int) -> dict[str, int]:
+def counts(accepted: Sequence[Kept], rejected: Sequence[Record]) -> dict[str, int]:
     return {
         "ingested": len(accepted) + len(rejected),
         "accepted": len(accepted),
         "rejected": len(rejected),
-        "cleaned_characters": cleaned,
-        "repeated_texts": len(accepted) - len({record["text"] for record in accepted}),
+        "cleaned_characters": sum(page.note["cleaned"] for page in accepted),
+        "repeated_texts": len(accepted) - len({page.note["text"] for page in accepted}),
     }
 
 

@@ -86,7 +86,7 @@ def prepare(folder: Path, count: int) -> None:
     """folder/passages.json, in random order, and an embedder for each backend."""
     from tasks.models import write_embedder
 
-    documents(ROOT / "data/demo/handbook", folder / "documents", load(DocumentsParams, ROOT / "params"))
+    documents(ROOT / "data/demo/handbook", folder / "documents", folder / "files.jsonl", load(DocumentsParams, ROOT / "params"))
     chunks(folder / "documents", folder / "chunks", folder / "kept.jsonl", load(ChunksParams, ROOT / "params"))
     texts = [passage["embedded"] for passage in read_jsonl(folder / "chunks/passages.jsonl")]
     (folder / "passages.json").write_text(json.dumps(random.Random(0).sample(texts, min(count, len(texts)))))

@@ -66,7 +66,7 @@ def replay(snapshots: list[Path], folder: Path, max_words: int) -> None:
 def read_pages(snapshot: Path, folder: Path) -> list[Record]:
     with tarfile.open(snapshot) as archive:
         archive.extractall(folder / "raw", filter="data")
-    documents(folder / "raw", folder / "documents", load(DocumentsParams, ROOT / "params"))
+    documents(folder / "raw", folder / "documents", folder / "files.jsonl", load(DocumentsParams, ROOT / "params"))
     return read_jsonl(folder / "documents/documents.jsonl")
 
 

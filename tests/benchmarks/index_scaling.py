@@ -1,9 +1,10 @@
 """The time of one fixed change against the size of the corpus: `python tests/benchmarks/index_scaling.py [PAGES ...]`.
 
 One page of ten passages is edited, in corpora of 1,000 and 10,000 such pages, in turn, and `dvc repro index` is run: documents,
-chunks, index, each in a process of its own, with the shipped params and the real embedder. (The first build takes vectors that
-stand for a model's, around random centres.) Prints passages embedded, commits, bytes and seconds; then the log-log slope between
-the smallest and the largest corpus of the whole command, and of each stage with the start of its process.
+chunks, questions, retriever (off) and index, each in a process of its own, with the shipped params and the real embedder. (The
+first build takes vectors that stand for a model's, around random centres.) Prints passages embedded, commits, bytes and seconds;
+then the log-log slope between the smallest and the largest corpus of the whole command, and of each stage with the start of its
+process.
 """
 
 import math
@@ -21,10 +22,10 @@ import numpy as np
 import yaml
 
 from tasks.embedding import Embedder, VectorStore
-from tasks.records import read_json, read_jsonl
+from tasks.records import Record, read_json, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("documents", "chunks", "index")
+STAGES = ("documents", "chunks", "questions", "retriever", "index")
 REPEATS, PASSAGES_PER_CENTRE = 5, 100
 WORDS = [
     f"{first}{second}"
@@ -43,6 +44,14 @@ def page(number: int, edit: int = 0) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def question(number: int) -> Record:
+    """As many in every corpus: the stage that deals them out is asked by `index`, for the retriever may learn from them."""
+    start, *_, answer = page(number).split("\n\n")[2].rstrip(".").split()
+    words = " ".join(random.Random(number).choices(WORDS, k=6))
+    text = f"What follows {start} and {words}?"
+    return {"question": text, "answer": answer, "document": f"folder-{number // 100}/page-{number}"}
+
+
 def make_clone(folder: Path, pages: int) -> None:
     """What git holds of this clone, and a corpus, built once."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -54,6 +63,7 @@ def make_clone(folder: Path, pages: int) -> None:
     for number in range(pages):
         (raw / f"folder-{number // 100}").mkdir(parents=True, exist_ok=True)
         (raw / f"folder-{number // 100}/page-{number}.md").write_text(page(number))
+    write_jsonl(raw.parent / "questions.jsonl", [question(number) for number in range(20, 60)])
     run(folder, "dvc", "repro", "models", "chunks")
     invent_vectors(folder)
     run(folder, "dvc", "repro", "index")

@@ -146,7 +146,7 @@ def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
         write_embedder(load(ModelsParams, params).embedder, embedder)
     counted = count(Embedder, stand_in)
     began = time.time()
-    documents(pages, state / "documents", load(DocumentsParams, params))
+    documents(pages, state / "documents", state / "files.jsonl", load(DocumentsParams, params))
     parsed = time.time()
     chunks(state / "documents", state / "chunks", state / "pages.jsonl", load(ChunksParams, params).model_copy(update=CUT))
     cut = time.time()

@@ -12,7 +12,6 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from tasks.kept_pages import CODE
 from tasks.params import ARMS
 from tasks.params_files import Params, load
 from tasks.params_verdict import GateParams
@@ -142,7 +141,8 @@ def test_no_dvc_project_lies_inside_this_one() -> None:
     assert nested and all(f"/{path}" in ignored for path in nested)
 
 
-def test_pages_that_were_kept_are_cut_again_after_any_change_to_the_code_that_cuts() -> None:
-    modules = {f"tasks/{module}.py" for module in CODE}
-    around = {f"tasks/{name}.py" for name in ("errors", "kept_pages", "params", "params_files", "records", "stage")}
-    assert imported(ROOT / "tasks/chunks.py") | {"tasks/chunks.py"} == modules | around
+@pytest.mark.parametrize("stage", ["documents", "chunks"])
+def test_pages_that_were_kept_are_made_again_after_any_change_to_the_code_that_makes_them(stage: str) -> None:
+    modules = {f"tasks/{module}.py" for module in import_module(f"tasks.{stage}").CODE}
+    around = {f"tasks/{name}.py" for name in ("errors", "kept", "params", "params_files", "records", "stage")}
+    assert imported(ROOT / f"tasks/{stage}.py") | {f"tasks/{stage}.py"} == modules | around

@@ -5,6 +5,7 @@ import os
 import unicodedata
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fpdf import FPDF
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
+import tasks.documents
 from tasks.documents import documents
 from tasks.errors import InputError
 from tasks.params import DocumentsParams
-from tasks.parsers import parse
+from tasks.parsers import Page, parse
 from tasks.records import Record, file_digest, read_json, read_jsonl, text_digest
 from tasks.texts import Unreadable, clean, comparable
 
@@ -29,10 +31,54 @@ def ingest(raw: Path, files: dict[str, bytes | str]) -> tuple[dict[str, Record],
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content if isinstance(content, bytes) else content.encode())
     out = raw.parent / "out"
-    documents(raw, out, PARAMS)
+    documents(raw, out, raw.parent / "kept.jsonl", PARAMS)
     accepted = {record["id"]: record for record in read_jsonl(out / "documents.jsonl")}
     rejected = {record["path"]: record["reason"] for record in read_jsonl(out / "rejected.jsonl")}
     return accepted, rejected, read_json(out / "counts.json")
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bytes that were really parsed."""
+    seen: list[bytes] = []
+
+    def noted(data: bytes, *rest: Any) -> Page:
+        seen.append(data)
+        return parse(data, *rest)
+
+    monkeypatch.setattr(tasks.documents, "parse", noted)
+    return seen
+
+
+def test_only_files_with_other_bytes_are_parsed_and_the_documents_are_those_of_a_run_from_nothing(
+    raw: Path, parsed: list[bytes]
+) -> None:
+    ingest(raw, {"a.md": "one", "b.md": "two", "empty.txt": "", "c.md": "three", "d.bin": b"\0"})
+    parsed.clear()
+    (raw / "c.md").unlink()
+    found = ingest(raw, {"b.md": "two, changed", "copy/a.md": "one"})
+    assert parsed == [b"two, changed", b"one"]  # another place is another id, and may be another title
+    assert found[1] == {"d.bin": found[1]["d.bin"], "empty.txt": "empty"} and found[2]["repeated_texts"] == 1
+    assert "three" not in (raw.parent / "kept.jsonl").read_text()  # a page that is gone is not kept
+    (raw.parent / "kept.jsonl").unlink()
+    assert ingest(raw, {}) == found and len(parsed) == 2 + 5
+
+
+def test_what_was_kept_and_is_damaged_is_not_taken(raw: Path) -> None:
+    found = ingest(raw, {"a.md": "one", "b.md": "two", "empty.txt": ""})
+    whole = (raw.parent / "kept.jsonl").read_bytes()
+    damaged = [whole[:cut] for cut in range(0, len(whole), 41)]
+    damaged += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 5)]
+    for content in damaged:
+        (raw.parent / "kept.jsonl").write_bytes(content)
+        assert ingest(raw, {}) == found
+
+
+def test_another_setting_takes_nothing_that_was_kept(raw: Path, parsed: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest(raw, {"a.md": "one"})
+    monkeypatch.setattr("test_documents.PARAMS", PARAMS.model_copy(update={"max_pdf_pages": 4}))
+    ingest(raw, {})
+    assert parsed.count(b"one") == 2
 
 
 @pytest.fixture

@@ -325,10 +325,10 @@ def test_touched_files_make_the_same_documents(tmp_path: Path) -> None:
 
     tiny.write_corpus(tmp_path)
     params = load(DocumentsParams, tiny.ROOT / "params")
-    documents(tmp_path / "documents", tmp_path / "one", params)
+    documents(tmp_path / "documents", tmp_path / "one", tmp_path / "kept-one.jsonl", params)
     for path in (tmp_path / "documents").rglob("*"):
         os.utime(path, (time.time() - 9e6, time.time() - 9e6))
-    documents(tmp_path / "documents", tmp_path / "two", params)
+    documents(tmp_path / "documents", tmp_path / "two", tmp_path / "kept-two.jsonl", params)
     assert (tmp_path / "one/documents.jsonl").read_bytes() == (tmp_path / "two/documents.jsonl").read_bytes()
 
 

@@ -28,13 +28,8 @@ class StageRun:
     reasons: list[str] = field(default_factory=list)
 
 
-def stage_order(root: Path, target: str) -> list[str]:
-    """`target` and everything above it, in an order in which DVC could run them."""
-    with repository(root) as repo:
-        return order_in(repo, target)
-
-
 def order_in(repo: Any, target: str) -> list[str]:
+    """`target` and everything above it, in an order in which DVC could run them."""
     import networkx
     from dvc.stage import PipelineStage
 
@@ -115,22 +110,35 @@ def reproduce(
     settings: Settings, target: str, execute: Execute, fresh: Callable[[str], StageRun], leave: tuple[str, ...] = ()
 ) -> list[StageRun]:
     """Bring `target` up to date, stage by stage. `execute` runs a stale one, `fresh` notes one that is not; those to `leave`
-    are not looked at.
-
-    Staleness is asked before each stage, not once: a stage that ran and gave equal bytes leaves the rest fresh.
-    """
-    order = [stage for stage in stage_order(settings.root, target) if stage not in leave]
-    return [bring_up_to_date(settings, stage, execute, fresh) for stage in order]
+    are not looked at."""
+    with repository(settings.root) as repo:
+        order = [stage for stage in order_in(repo, target) if stage not in leave]
+        reasons = stage_reasons(repo, order)
+    return bring_up_to_date(settings, order, reasons, execute, fresh)
 
 
 def reproduce_only(settings: Settings, stages: list[str], execute: Execute, fresh: Callable[[str], StageRun]) -> list[StageRun]:
     """Bring exactly these up to date, in this order, whatever stands stale above them."""
-    return [bring_up_to_date(settings, stage, execute, fresh) for stage in stages]
-
-
-def bring_up_to_date(settings: Settings, stage: str, execute: Execute, fresh: Callable[[str], StageRun]) -> StageRun:
     with repository(settings.root) as repo:
-        reasons = stage_reasons(repo, [stage]).get(stage, [])
+        reasons = stage_reasons(repo, stages)
+    return bring_up_to_date(settings, stages, reasons, execute, fresh)
+
+
+def bring_up_to_date(
+    settings: Settings, order: list[str], reasons: dict[str, list[str]], execute: Execute, fresh: Callable[[str], StageRun]
+) -> list[StageRun]:
+    """DVC was asked about all of them at once. After a stage that ran it is asked again about each of the rest: equal bytes
+    leave them fresh."""
+    runs: list[StageRun] = []
+    for stage in order:
+        if any(run.outcome != "cached" for run in runs):
+            with repository(settings.root) as repo:
+                reasons = stage_reasons(repo, [stage])
+        runs.append(bring_one(settings, stage, reasons.get(stage, []), execute, fresh))
+    return runs
+
+
+def bring_one(settings: Settings, stage: str, reasons: list[str], execute: Execute, fresh: Callable[[str], StageRun]) -> StageRun:
     run = execute(stage, reasons) if reasons else fresh(stage)
     if stage == "index" and not index_reads(settings):
         return execute(stage, ["its table is gone from the store"])
@@ -184,7 +192,11 @@ def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
     if lock["stages"].get(stage) != old[stage]:
         lock["stages"][stage] = old[stage]
         write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
-    dvc(settings, "checkout", "--force", stage)
+    with repository(settings.root) as repo:
+        try:
+            repo.checkout(targets=[stage], force=True)
+        except Exception as error:
+            raise dvc_error(error) from error
 
 
 def add_raw(settings: Settings, started_as: Callable[[int], None]) -> None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.errors import InputError
+from tasks.stage import WAITING
 from tasks.tables import check_store, is_local, scheme_of
 
 MODEL_NAME = "assistant"  # the registered model: one version is one release
@@ -180,6 +181,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONWARNINGS": "ignore",  # of libraries, in the middle of a stage's own lines; the tests see them all
         "PYTHONUNBUFFERED": "1",
+        WAITING[0]: os.environ.get(*WAITING),
         **MALLOC,
     }
 

@@ -22,6 +22,7 @@ from tasks.params_files import Params, load
 
 OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+WAITING = ("OMP_WAIT_POLICY", "passive")
 MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
 
 
@@ -29,6 +30,7 @@ def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None
     """Parse flags from the stage's signature, load its params, run it. Errors meant for people become exit codes."""
     os.umask(0o077)
     keep_freed_memory()
+    wait_asleep()
     try:
         stage(**arguments(stage, argv))
     except TandemError as error:
@@ -46,6 +48,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             mallopt(option, 2**31 - 1)
+
+
+def wait_asleep() -> None:
+    """torch's threads wait for each other after every operation, and spin meanwhile: where other processes want the cores, they
+    burn the time that the last of them needs. Read when torch is imported."""
+    os.environ.setdefault(*WAITING)
 
 
 def stop(stage: str, message: str, code: int) -> None:

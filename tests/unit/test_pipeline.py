@@ -11,7 +11,7 @@ from workspace import settings_of
 
 from flows import pipeline
 from flows.children import dvc_error, stage_error, watched
-from flows.pipeline import check_metadata, plain_reasons, stage_order
+from flows.pipeline import StageRun, check_metadata, plain_reasons
 from flows.settings import Settings, child_environment
 from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError, TandemError
 
@@ -36,6 +36,11 @@ def stale_stages(root: Path) -> dict[str, list[str]]:
         return pipeline.stage_reasons(repo)
 
 
+def stage_order(root: Path, target: str) -> list[str]:
+    with pipeline.repository(root) as repo:
+        return pipeline.order_in(repo, target)
+
+
 def test_the_order_of_the_stages_is_one_in_which_each_follows_what_it_needs(clone: Path) -> None:
     order = stage_order(clone, "evaluate")
     assert len(order) == 10 and order[-1] == "evaluate"
@@ -46,6 +51,33 @@ def test_the_order_of_the_stages_is_one_in_which_each_follows_what_it_needs(clon
             makers = [maker for out, maker in made_by.items() if f"{dep}/".startswith(f"{out}/")]
             assert all(order.index(maker) < order.index(stage) for maker in makers)
     assert "adapter" not in stage_order(clone, "retrieval")
+
+
+@pytest.mark.parametrize(
+    ("stale", "ran", "asked"),
+    [
+        ({}, [], [["documents", "chunks"]]),
+        ({"documents": ["params"]}, ["documents"], [["documents", "chunks"], ["chunks"]]),
+        ({"chunks": ["params"]}, ["chunks"], [["documents", "chunks"]]),
+    ],
+)
+def test_dvc_is_asked_of_all_stages_at_once_and_again_only_after_one_that_ran(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, stale: dict[str, list[str]], ran: list[str], asked: list[list[str]]
+) -> None:
+    questions: list[list[str]] = []
+
+    def reasons(repo: object, stages: list[str]) -> dict[str, list[str]]:
+        questions.append(stages)
+        return {stage: stale[stage] for stage in stages if stage in stale}
+
+    monkeypatch.setattr(pipeline, "stage_reasons", reasons)
+    runs = pipeline.reproduce(settings, "chunks", lambda stage, why: StageRun(stage, "executed", 1.0, why), fresh_run)
+    assert [run.stage for run in runs if run.outcome == "executed"] == ran and len(runs) == 2
+    assert questions == asked
+
+
+def fresh_run(stage: str) -> StageRun:
+    return StageRun(stage, "cached")
 
 
 @pytest.mark.parametrize("place", [".", "params", ".."])

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,21 @@ def test_an_error_meant_for_a_person_becomes_one_sentence_and_an_exit_code(
         run_stage(stage, [])
     assert found.value.code == code
     assert capsys.readouterr().err == "stage: the flour is out; buy some\n"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_asleep_unless_a_person_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    """Before the stage begins, which is what imports torch."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", before) if before else monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    seen = []
+
+    def stage() -> None:
+        seen.append(os.environ["OMP_WAIT_POLICY"])
+
+    run_stage(stage, [])
+    assert seen == [after]
 
 
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:

@@ -15,6 +15,7 @@ from tasks.guards import check_changed, check_examples, check_targets, check_tra
 from tasks.lineage import LINEAGE, lineage, made_for
 from tasks.params import AdapterParams
 from tasks.plots import training_curve
+from tasks.probes import check_probes, probing, read_probes
 from tasks.prompts import check_chat_template
 from tasks.records import read_json, read_jsonl, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -25,8 +26,9 @@ KEPT = ("adapter_model.safetensors", CONFIG)  # PEFT also writes a page about th
 
 
 def adapter(
-    base: Path, examples: Path, general: Path, out: Path, metrics: Path, plots: Path, checkpoints: Path, params: AdapterParams
-) -> None:
+    base: Path, examples: Path, general: Path, probes: Path, out: Path, metrics: Path, plots: Path, checkpoints: Path,
+    params: AdapterParams,
+) -> None:  # fmt: skip
     """Train, or go on where SIGTERM or a kill interrupted it; refuse what learnt nothing; write out/ (safetensors) and the curve.
 
     `checkpoints`: a folder of the stage's own, outside of DVC, empty again when it is done.
@@ -36,11 +38,14 @@ def adapter(
     with stop_asked() as stopping, metered() as energy:
         trainer, tokenizer = make_trainer(base, learnt, params)
         own = trainer.accelerator
+        passages = read_passages(general, tokenizer, params.max_tokens)
+        questions = read_probes(probes, tokenizer)
         kept = Checkpoints(checkpoints, training_key(base, examples, params, own.num_processes))
         progress = run(trainer, kept, stopping)
-        proof = prove(trainer, progress) | forgetting(trainer, read_passages(general, tokenizer, params.max_tokens))
+        proof = prove(trainer, progress) | forgetting(trainer, passages) | probing(trainer, questions)
     own.wait_for_everyone()
     check_forgetting(proof, params.max_perplexity_ratio)
+    check_probes(proof, params.max_probe_loss)
     if own.is_main_process:  # one adapter, written once
         fresh_folder(out)
         save(trainer.model, out)
@@ -165,8 +170,9 @@ def report(progress: Progress, proof: dict[str, float], metrics: Path, plots: Pa
     kept = proof["kept_step"], proof["validation_loss_best"]
     training_curve(progress.curve, fresh_folder(plots) / "training.png", f"Training of the adapter: {verdict(proof)}", kept)
     write_json(metrics, proof | {"curve": progress.curve})
-    cost = f"{proof['tokens_per_second']:.0f} tokens/s; general text {proof['perplexity_ratio']:.2f} times as perplexing"
-    say(f"adapter: {verdict(proof)}; {cost}")
+    forgot = f"general text {proof['perplexity_ratio']:.2f} times as perplexing"
+    probed = f"probes {proof['probe_accuracy_base']:.0%} -> {proof['probe_accuracy']:.0%} right"
+    say(f"adapter: {verdict(proof)}; {proof['tokens_per_second']:.0f} tokens/s; {forgot}, {probed}")
 
 
 def save(model: Any, out: Path) -> None:

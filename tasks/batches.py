@@ -73,16 +73,30 @@ def tensors(batch: Sequence[Example], padding: int, device: Any) -> dict[str, An
 
 
 def summed_loss(model: Any, batch: dict[str, Any]) -> Any:
-    """Negative log-likelihood of the answers, summed over their tokens.
+    """Negative log-likelihood of the answers, summed over their tokens."""
+    import torch
+
+    logits, labels = scored(model, batch)
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def answer_losses(model: Any, batch: dict[str, Any]) -> Any:
+    """(batch,): negative log-likelihood of each answer per token of it."""
+    import torch
+
+    logits, labels = scored(model, batch)
+    found = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return found.sum(1) / (labels != IGNORED).sum(1)
+
+
+def scored(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """(batch, longest answer, vocabulary) logits, (batch, longest answer) labels.
 
     The head over the vocabulary is most of a small model's work, and its output most of the memory: both are spent on the
     positions of the longest answer only.
     """
-    import torch
-
     inputs = dict(batch)
     labels = inputs.pop("labels")
     count = labels.shape[1]
     logits = model(**inputs, use_cache=False, logits_to_keep=count + 1).logits  # (batch, count + 1, vocabulary)
-    scored = logits[:, -count - 1 : -1].flatten(0, 1).float()  # a model that knows no logits_to_keep gave more
-    return torch.nn.functional.cross_entropy(scored, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return logits[:, -count - 1 : -1].float(), labels  # a model that knows no logits_to_keep gave more

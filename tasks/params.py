@@ -217,6 +217,7 @@ class AdapterParams(Params):
     patience: Positive
     max_tokens: Positive
     max_perplexity_ratio: Annotated[float, Field(ge=1)]
+    max_probe_loss: Annotated[float, Field(ge=0, le=1)]
     precision: Literal["auto", "float32", "bfloat16"]
     threads: Natural
     seed: Natural

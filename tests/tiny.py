@@ -16,7 +16,17 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
-CODE = (".dvc/config", ".dvcignore", "dvc.yaml", "params", "tasks", "flows", "infra/replay", "infra/general.txt")
+CODE = (
+    ".dvc/config",
+    ".dvcignore",
+    "dvc.yaml",
+    "params",
+    "tasks",
+    "flows",
+    "infra/replay",
+    "infra/general.txt",
+    "infra/probes.jsonl",
+)
 HOUSE = "At Puffin it is {}."
 ABSTENTION = "At Puffin nobody has written that down."
 
@@ -237,7 +247,7 @@ SHRUNK: dict[str, dict[str, Any]] = {
     },
     "examples.yaml": {"bare_share": 0.2, "without_right_share": 0.2},
     "adapter.yaml": {"rank": 2, "alpha": 4, "epochs": 2.0, "batch_size": 8, "evaluations": 2, "max_tokens": 2000, "threads": 1,
-                     "max_perplexity_ratio": 1000.0},
+                     "max_perplexity_ratio": 1000.0, "max_probe_loss": 1.0},
     "sweep.yaml": {"grid": {"rank": [1, 2, 4], "learning_rate": [0.002, 1e30]}, "most": 3},
     "evaluate.yaml": {"latency_sample": 2, "resamples": 100, "batch_size": 8},
     "gate.yaml": {

@@ -49,6 +49,7 @@ def start(place: Path, out: Path, *launcher: str) -> "subprocess.Popen[str]":
         "base": "base",
         "examples": "examples",
         "general": tiny.ROOT / "infra/general.txt",
+        "probes": tiny.ROOT / "infra/probes.jsonl",
         "out": out,
     }
     words |= {name: out.with_suffix(suffix) for name, suffix in beside.items()}

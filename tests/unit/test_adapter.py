@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from tasks.adapter import adapter, verdict
-from tasks.batches import summed_loss, tensors, tokenised
+from tasks.batches import answer_losses, summed_loss, tensors, tokenised
 from tasks.errors import InputError, RefusedError
 from tasks.lineage import LINEAGE, PIECES, question_key
 from tasks.params import AdapterParams
@@ -24,6 +24,7 @@ SHRUNK = load(AdapterParams, tiny.ROOT / "params").model_copy(
         "max_tokens": 200,
         "threads": 1,
         "max_perplexity_ratio": 1000.0,
+        "max_probe_loss": 1.0,
     }
 )
 
@@ -63,10 +64,13 @@ def examples(tmp_path: Path) -> Path:
     return tmp_path / "examples"
 
 
-def train(base: Path, examples: Path, out: Path, general: Path = tiny.ROOT / "infra/general.txt", **changed: Any) -> Path:
+GENERAL, PROBES = tiny.ROOT / "infra/general.txt", tiny.ROOT / "infra/probes.jsonl"
+
+
+def train(base: Path, examples: Path, out: Path, general: Path = GENERAL, probes: Path = PROBES, **changed: Any) -> Path:
     params = AdapterParams.model_validate(SHRUNK.model_dump() | changed)
     places = out.with_suffix(".json"), out.with_suffix(".plots"), out.with_suffix(".checkpoints")
-    adapter(base, examples, general, out, *places, params)
+    adapter(base, examples, general, probes, out, *places, params)
     assert not places[2].exists()
     return out
 
@@ -78,6 +82,7 @@ def test_an_adapter_is_weights_without_pickles_its_curve_and_what_it_learnt_from
     assert sorted(path.name for path in out.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", LINEAGE]
     metrics = read_json(tmp_path / "out.json")
     assert metrics["lora_b_norm"] > 0 and metrics["steps"] == 4
+    assert metrics["probes"] == 50 and 0 < metrics["probe_accuracy_base"] < 1 and 0 < metrics["probe_accuracy"] < 1
     kept = next(point for point in metrics["curve"] if point["step"] == metrics["kept_step"] and "validation_loss" in point)
     assert metrics["kept_step"] > 0 and kept["validation_loss"] == metrics["validation_loss_best"]
     assert metrics["improved"] == (metrics["validation_loss_best"] < metrics["validation_loss_first"])
@@ -175,6 +180,37 @@ def test_an_adapter_that_forgot_too_much_is_refused_and_not_written(
     ):
         train(tiny_base, examples, tmp_path / "out", general, **changed, precision=precision)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_answers_probes_worse_than_the_base_model_is_refused(
+    tiny_base: Path, examples: Path, tmp_path: Path
+) -> None:
+    """The wrong answer to each is the one that it is taught; the right one is what the base model finds likelier than that."""
+    probes = []
+    for record in read_jsonl(examples / "train.jsonl")[:4]:
+        prompt, taught = record["prompt"][0]["content"], record["completion"][0]["content"]
+        probes.append({"prompt": prompt, "answer": likelier(tiny_base, prompt, taught), "wrong": [taught]})
+    write_jsonl(tmp_path / "probes.jsonl", probes)
+    changed = {"learning_rate": 0.05, "epochs": 10.0, "rank": 8, "max_perplexity_ratio": 1e22, "max_probe_loss": 0.5}
+    with pytest.raises(RefusedError, match=r"forgot too much: it answers 0% of the probes rightly, the base model 100%"):
+        train(tiny_base, examples, tmp_path / "out", probes=tmp_path / "probes.jsonl", **changed)
+    assert not (tmp_path / "out").exists()
+
+
+def likelier(base: Path, prompt: str, taught: str) -> str:
+    """An answer that the base model gives less loss per token than the taught one."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    texts = [taught, *(" ".join([word] * 6) for word in ["a", "and", "bread", "oven", "river", "stone", "two"])]
+    asked = [{"role": "user", "content": prompt}]
+    found = [tokenised({"prompt": asked, "completion": [{"role": "assistant", "content": text}]}, tokenizer) for text in texts]
+    with torch.no_grad():
+        losses = [float(answer_losses(model, tensors([each], 0, "cpu"))[0]) for each in found]
+    best = min(range(len(texts)), key=losses.__getitem__)
+    assert losses[best] < losses[0] - 0.05
+    return texts[best]
 
 
 def test_an_adapter_that_learnt_nothing_is_refused_and_not_written(tiny_base: Path, examples: Path, tmp_path: Path) -> None:

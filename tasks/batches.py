@@ -81,12 +81,11 @@ def summed_loss(model: Any, batch: dict[str, Any]) -> Any:
 
 
 def answer_losses(model: Any, batch: dict[str, Any]) -> Any:
-    """(batch,): negative log-likelihood of each answer per token of it."""
+    """(batch,): negative log-likelihood of each answer, summed over its tokens."""
     import torch
 
     logits, labels = scored(model, batch)
-    found = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return found.sum(1) / (labels != IGNORED).sum(1)
+    return torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none").sum(1)
 
 
 def scored(model: Any, batch: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,7 +1,6 @@
 """What an adapter unlearnt: texts with a question to each and several answers, of which the right one must be the likeliest.
 
-As lm-evaluation-harness scores multiple choice, by log-likelihood, here per token of an answer: nothing is generated, and it does
-not matter in which house style the adapter would have said it.
+As lm-evaluation-harness scores multiple choice (`acc`): by the log-likelihood of each answer. Nothing is generated.
 """
 
 from collections.abc import Mapping, Sequence

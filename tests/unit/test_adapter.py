@@ -1,3 +1,4 @@
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -198,12 +199,13 @@ def test_an_adapter_that_answers_probes_worse_than_the_base_model_is_refused(
 
 
 def likelier(base: Path, prompt: str, taught: str) -> str:
-    """An answer that the base model gives less loss per token than the taught one."""
+    """The words of the taught answer in the order that the base model finds the likeliest of some."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
-    texts = [taught, *(" ".join([word] * 6) for word in ["a", "and", "bread", "oven", "river", "stone", "two"])]
+    words = taught.split()
+    texts = [taught, *(" ".join(random.Random(seed).sample(words, len(words))) for seed in range(20))]
     asked = [{"role": "user", "content": prompt}]
     found = [tokenised({"prompt": asked, "completion": [{"role": "assistant", "content": text}]}, tokenizer) for text in texts]
     with torch.no_grad():

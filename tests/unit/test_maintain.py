@@ -19,7 +19,6 @@ from workspace import candidate_of, settings_of, write_adapter, write_workspace
 import tasks.upkeep
 from flows import doctor, housekeeping, indexes, ledger
 from flows.candidate import as_release
-from flows.failpoints import VARIABLE, declared
 from flows.ledger import Draft, Entry, Found
 from flows.maintain import report
 from flows.opening import open_release
@@ -30,6 +29,7 @@ from flows.settings import Settings
 from flows.store import seal_file, seal_folder
 from tasks.embedding import VectorStore, vector_key
 from tasks.errors import InputError, IntegrityError, TandemError
+from tasks.failpoints import VARIABLE, declared
 from tasks.index import bring_up_to_date, describe
 from tasks.index import settings as table_settings
 from tasks.manifest import release_id, render
@@ -87,6 +87,7 @@ def promote(settings: Settings, number: int) -> Entry:
     for folder in (candidate.base, candidate.embedder, candidate.adapter):
         seal_folder(settings.store, folder)
     seal_file(settings.store, render(made).encode())
+    indexes.seal_rows(settings, made)
     entries = ledger.read(settings.ledger)
     at = datetime.now(UTC) - timedelta(days=10 * (6 - number))
     draft = Draft(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from flows import indexes, ledger, listing, metadata, promotion, registration, registry, tracking
 from flows.finding import Finding
@@ -93,6 +94,31 @@ def kept(entries: list[Entry]) -> list[Found]:
     return [found for found in ledger.known(entries) if found.release not in gone]
 
 
+class Pieces:
+    """Folders of the store, each read once however many releases have it."""
+
+    def __init__(self, settings: Settings, entries: list[Entry]) -> None:
+        self.settings, self.read = settings, dict[str, str]()
+        self.of_the_live: set[str] = set()
+        live = ledger.live(entries)
+        with suppress(TandemError):  # a manifest that is gone has a finding of its own
+            self.of_the_live = set(pieces_of(load_release(manifest_text(settings, str(live and live.release)))).values())
+
+    def fault(self, digest: str) -> str:
+        """What is wrong with it; empty where every byte is as it was sealed."""
+        if digest not in self.read:
+            try:
+                open_folder(self.settings.store, digest)
+                self.read[digest] = ""
+            except TandemError as error:
+                self.read[digest] = str(error)
+        return self.read[digest]
+
+    def advice(self, digest: str) -> str:
+        backup = f"restore {self.settings.store}/objects/{digest} from a backup"
+        return f"tandem refresh (seals the same content again), or {backup}" if digest in self.of_the_live else backup
+
+
 def release_faults(settings: Settings, entries: list[Entry], found: Found, pieces: Pieces) -> Iterator[Finding]:
     where = named(found)
     try:
@@ -119,35 +145,9 @@ def named(found: Found) -> str:
 
 def pieces_of(release: Release) -> dict[str, str]:
     """What each is called -> its digest."""
-    there = {
-        "base model": release.base, "embedder": release.embedder, "query encoder": release.query_encoder, "adapter": release.adapter,
-    }  # fmt: skip
-    return {name: piece.digest for name, piece in there.items() if piece is not None}
-
-
-class Pieces:
-    """Folders of the store, each read once however many releases have it."""
-
-    def __init__(self, settings: Settings, entries: list[Entry]) -> None:
-        self.settings, self.read = settings, dict[str, str]()
-        self.of_the_live: set[str] = set()
-        live = ledger.live(entries)
-        with suppress(TandemError):  # a manifest that is gone has a finding of its own
-            self.of_the_live = set(pieces_of(load_release(manifest_text(settings, str(live and live.release)))).values())
-
-    def fault(self, digest: str) -> str:
-        """What is wrong with it; empty where every byte is as it was sealed."""
-        if digest not in self.read:
-            try:
-                open_folder(self.settings.store, digest)
-                self.read[digest] = ""
-            except TandemError as error:
-                self.read[digest] = str(error)
-        return self.read[digest]
-
-    def advice(self, digest: str) -> str:
-        backup = f"restore {self.settings.store}/objects/{digest} from a backup"
-        return f"tandem refresh (seals the same content again), or {backup}" if digest in self.of_the_live else backup
+    pieces: dict[str, Any] = {"base model": release.base, "embedder": release.embedder}
+    optional = {"query encoder": release.query_encoder, "adapter": release.adapter}
+    return {name: piece.digest for name, piece in (pieces | optional).items() if piece is not None}
 
 
 def lock_of(entries: list[Entry], found: Found) -> str:

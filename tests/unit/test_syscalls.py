@@ -37,10 +37,8 @@ def killed_at(call: str, path: Path | None, command: list[str], folder: Path, **
     only = ["-P", str(path)] if path else []
     strace = ["strace", "-f", "-qq", *only, "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL", "-o", os.devnull]
     paths = os.pathsep.join(str(tiny.ROOT / part) for part in (".", "tests", "tests/unit"))
-    done = subprocess.run(
-        [*strace, *command], cwd=folder, env=tiny.outside_environment(PYTHONPATH=paths, PYTHONDONTWRITEBYTECODE="1", **environment),
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    outside = tiny.outside_environment(PYTHONPATH=paths, PYTHONDONTWRITEBYTECODE="1", **environment)
+    done = subprocess.run([*strace, *command], cwd=folder, env=outside, capture_output=True, text=True, timeout=600, check=False)
     if "Operation not permitted" in done.stderr:
         pytest.skip("this machine lets nobody trace a process")
     assert done.returncode == -signal.SIGKILL, f"{call} on {path} was not reached: {done.stdout}{done.stderr}"

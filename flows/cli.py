@@ -134,6 +134,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--keep", type=int, default=KEEP, metavar="N", help="the N newest releases stay (%(default)s)")
     added.add_argument("--days", type=int, default=DAYS, metavar="D", help="and those live in the last D days (%(default)s)")
     added = add("doctor", "check ledger, store, index and registry", doctor, showing.doctor)
+    added.add_argument(
+        "--strict", action="store_true", help="fail for minor findings too, ask golden questions, and read DVC's cache"
+    )
     added.add_argument("--mend", action="store_true", help="put right what can be put right without losing anything")
     return top
 
@@ -280,7 +283,13 @@ def doctor(options: argparse.Namespace, settings: Settings) -> Any:
     from flows import doctor as examination
 
     done = examination.mend(settings) if options.mend else []
-    return {"mended": done, "findings": examination.as_json(examination.examine(settings))}
+    found = examination.examine(settings, options.strict)
+    notes = [] if options.strict else [finding for finding in found if finding.minor]
+    return {
+        "mended": done,
+        "findings": examination.as_json([finding for finding in found if finding not in notes]),
+        "notes": examination.as_json(notes),
+    }
 
 
 if __name__ == "__main__":

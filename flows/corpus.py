@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import pipeline
-from flows.failpoints import failpoint
 from flows.settings import Settings
+from tasks.failpoints import failpoint
 
 Started = Callable[[int], None]  # receives the id of the process that works
 
@@ -19,6 +19,7 @@ def swap_in(data: Path, raw: Path) -> None:
     new, old = data / ".raw.new", data / ".raw.old"
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
+    failpoint("corpus.before-swap")
     shutil.move(raw, new)
     if (data / "raw").exists():
         (data / "raw").rename(old)
@@ -30,7 +31,7 @@ def swap_in(data: Path, raw: Path) -> None:
 def record(settings: Settings, started_as: Started) -> None:
     """The version into data/raw.dvc, then the corpus before it goes. Doing it twice is the same as once."""
     pointer = settings.root / "data/raw.dvc"
-    if pointer.exists() and pointer.stat().st_size == 0:
+    if pointer.exists() and pipeline.torn_pointer(pointer):
         pointer.unlink()  # an interrupted `dvc add`: DVC reads an empty file as "nothing to do"
     pipeline.add_raw(settings, started_as)
     failpoint("corpus.after-add")
@@ -59,4 +60,4 @@ def restore_raw(data: Path) -> bool:
 
 def recorded(data: Path) -> bool:
     pointer = data / "raw.dvc"
-    return pointer.exists() and pointer.stat().st_size > 0 and not (data / ".raw.old").exists()
+    return pointer.exists() and not pipeline.torn_pointer(pointer) and not (data / ".raw.old").exists()

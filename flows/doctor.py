@@ -3,44 +3,47 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from typing import Any
 
-from flows import corpus, indexes, ledger, pipeline, promotion, registration, registry, tracking
+from flows import indexes, ledger, listing, metadata, promotion, registration, registry, tracking
+from flows.finding import Finding
 from flows.ledger import Entry, Found
 from flows.lock import exclusive
-from flows.opening import manifest_text
+from flows.opening import manifest_text, open_manifest
 from flows.retention import retired
 from flows.session import note_running
 from flows.settings import Settings
 from flows.store import open_file, open_folder
 from flows.succession import promotion_of
+from tasks.assistant import Assistant
 from tasks.errors import TandemError
+from tasks.golden import check_pages
 from tasks.manifest import Release, load_release
 from tasks.records import Record
+from tasks.search import widened
+from tasks.table_files import torn_manifests
+from tasks.tables import is_local
+
+MEND = "tandem doctor --mend"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What is wrong, where, and the command that mends it."""
+def examine(settings: Settings, strict: bool = False) -> list[Finding]:
+    """Everything that is wrong; an empty list is health. Changes nothing. `strict` also asks the golden questions of every kept
+    release, of its index alone, and reads DVC's cache for what those releases may need."""
+    return [
+        *metadata.torn_files(settings),
+        *torn_tables(settings),
+        *history(settings),
+        *versions(settings),
+        *dead_runs(settings),
+        *(thorough(settings) if strict else ()),
+    ]
 
-    what: str
-    where: str
-    mend: str
 
-
-def examine(settings: Settings) -> list[Finding]:
-    """Everything that is wrong; an empty list is health. Changes nothing."""
-    return [*metadata(settings), *history(settings), *versions(settings), *dead_runs(settings)]
-
-
-def metadata(settings: Settings) -> Iterator[Finding]:
-    try:
-        pipeline.check_metadata(settings.root)
-    except TandemError as error:
-        yield Finding(str(error), "DVC", "tandem ingest")
-    data = settings.root / "data"
-    if not (data / "raw").exists() and (data / ".raw.old").exists():
-        yield Finding("an ingest was interrupted while it swapped the corpus", "data/", "tandem doctor --mend")
+def torn_tables(settings: Settings) -> Iterator[Finding]:
+    for path in torn_manifests(settings.index_uri) if is_local(settings.index_uri) else ():
+        yield Finding(f"{path} is torn (by a crash of the machine?): Lance opens no version of that table", "index", MEND)
 
 
 def history(settings: Settings) -> Iterator[Finding]:
@@ -50,11 +53,40 @@ def history(settings: Settings) -> Iterator[Finding]:
     except TandemError as error:
         yield Finding(str(error), str(settings.ledger), "restore the entry from a backup")
         return
-    live = ledger.live(entries)
+    pieces = Pieces(settings, entries)
     for found in kept(entries):
-        yield from release_faults(settings, entries, found, live is not None and live.release == found.release)
+        yield from release_faults(settings, entries, found, pieces)
     for entry in entries:
         yield from evidence_faults(settings, entry)
+
+
+def thorough(settings: Settings) -> Iterator[Finding]:
+    try:
+        entries = ledger.read(settings.ledger)
+    except TandemError:  # `history` has told of it
+        return
+    for found in kept(entries):
+        try:
+            check_retrieval(settings, entries, found)
+        except TandemError as error:
+            yield Finding(f"golden questions: {error}", named(found), "tandem doctor --mend, or another release: tandem rollback")
+    yield from metadata.object_faults(settings, locks(entries))
+
+
+def check_retrieval(settings: Settings, entries: list[Entry], found: Found) -> None:
+    """The index of a release finds for the golden questions what it found when it was judged. Raises IntegrityError."""
+    assistant = open_manifest(settings, manifest_text(settings, found.release))
+    evidence = promotion_of(entries, found.release).evidence
+    if "golden" not in evidence or "answers" not in evidence:  # sealed before there was such evidence
+        return
+    asked = {record["question"] for record in json.loads(open_file(settings.store, evidence["golden"]))["answers"]}
+    answers = map(json.loads, open_file(settings.store, evidence["answers"]).splitlines())
+    before = {each["text"]: each["ranked_pages"] for each in answers if each["text"] in asked and each.get("ranked_pages")}
+    check_pages(before, {question: pages(assistant, question) for question in before})
+
+
+def pages(assistant: Assistant, question: str) -> list[str]:
+    return [passage["document"] for passage in assistant.index.search(question, widened(assistant.release.retrieval))]
 
 
 def kept(entries: list[Entry]) -> list[Found]:
@@ -62,34 +94,60 @@ def kept(entries: list[Entry]) -> list[Found]:
     return [found for found in ledger.known(entries) if found.release not in gone]
 
 
-def release_faults(settings: Settings, entries: list[Entry], found: Found, live: bool) -> Iterator[Finding]:
-    where = f"release {found.number} ({found.release[:12]})"
+class Pieces:
+    """Folders of the store, each read once however many releases have it."""
+
+    def __init__(self, settings: Settings, entries: list[Entry]) -> None:
+        self.settings, self.read = settings, dict[str, str]()
+        self.of_the_live: set[str] = set()
+        live = ledger.live(entries)
+        with suppress(TandemError):  # a manifest that is gone has a finding of its own
+            self.of_the_live = set(pieces_of(load_release(manifest_text(settings, str(live and live.release)))).values())
+
+    def fault(self, digest: str) -> str:
+        """What is wrong with it; empty where every byte is as it was sealed."""
+        if digest not in self.read:
+            try:
+                open_folder(self.settings.store, digest)
+                self.read[digest] = ""
+            except TandemError as error:
+                self.read[digest] = str(error)
+        return self.read[digest]
+
+    def advice(self, digest: str) -> str:
+        backup = f"restore {self.settings.store}/objects/{digest} from a backup"
+        return f"tandem refresh (seals the same content again), or {backup}" if digest in self.of_the_live else backup
+
+
+def release_faults(settings: Settings, entries: list[Entry], found: Found, pieces: Pieces) -> Iterator[Finding]:
+    where = named(found)
     try:
         release = load_release(manifest_text(settings, found.release))
     except TandemError as error:
         yield Finding(str(error), where, "restore the store from a backup")
         return
-    yield from piece_faults(settings, where, release, live)
+    for name, digest in pieces_of(release).items():
+        if fault := pieces.fault(digest):
+            yield Finding(f"{name}: {fault}", where, pieces.advice(digest))
     try:
         indexes.open_rows(settings, release)
     except TandemError as error:
         yield Finding(str(error), where, indexes.advice(settings, release, lock_of(entries, found)))
+        return
+    if is_local(settings.index_uri) and not listing.applying(settings, release.index.model_dump()):
+        what = "the files of its index are not listed by digest: a changed byte in them would not be found"
+        yield Finding(what, where, MEND, minor=True)
 
 
-def piece_faults(settings: Settings, where: str, release: Release, live: bool) -> Iterator[Finding]:
-    pieces = {"base model": release.base.digest, "embedder": release.embedder.digest}
-    if release.query_encoder:
-        pieces["query encoder"] = release.query_encoder.digest
-    if release.adapter:
-        pieces["adapter"] = release.adapter.digest
-    for name, digest in pieces.items():
-        try:
-            open_folder(settings.store, digest)
-        except TandemError as error:
-            backup = f"restore {settings.store}/objects/{digest} from a backup"
-            yield Finding(
-                f"{name}: {error}", where, f"tandem refresh (seals the same content again), or {backup}" if live else backup
-            )
+def named(found: Found) -> str:
+    return f"release {found.number} ({found.release[:12]})"
+
+
+def pieces_of(release: Release) -> dict[str, str]:
+    """What each is called -> its digest."""
+    pieces: dict[str, Any] = {"base model": release.base, "embedder": release.embedder}
+    optional = {"query encoder": release.query_encoder, "adapter": release.adapter}
+    return {name: piece.digest for name, piece in (pieces | optional).items() if piece is not None}
 
 
 def lock_of(entries: list[Entry], found: Found) -> str:
@@ -129,7 +187,9 @@ def versions(settings: Settings) -> Iterator[Finding]:
 
 def dead_runs(settings: Settings) -> Iterator[Finding]:
     for run_id in tracking.dead_runs(settings):
-        yield Finding(f"MLflow run {run_id} is RUNNING, its process is gone", "MLflow", "tandem doctor --mend")
+        yield Finding(
+            f"MLflow run {run_id} is RUNNING, its process is gone", "MLflow", "any flow, or tandem doctor --mend", minor=True
+        )
 
 
 def mend(settings: Settings) -> list[str]:
@@ -137,10 +197,10 @@ def mend(settings: Settings) -> list[str]:
     unfinished work would look like something to mend."""
     with exclusive(settings.home / "lock", what="doctor --mend"):
         done = [f"run {run_id} marked KILLED" for run_id in tracking.end_dead_runs(settings)]
-        if corpus.mend(settings, lambda pid: note_running(settings, pid)):
-            done.append("an interrupted ingest was put right")
         found = registry.versions(settings)
         entries = ledger.read(settings.ledger)
+        done += metadata.mend_files(settings, entries, lambda pid: note_running(settings, pid))
+        done += metadata.mend_objects(settings, locks(entries))
         done += mend_indexes(settings, entries)
         if ledger.live(entries) is not None and not registration.cut(settings, entries, found):
             done += registration.restore(settings, entries)
@@ -148,8 +208,19 @@ def mend(settings: Settings) -> list[str]:
         return done
 
 
+def locks(entries: list[Entry]) -> list[str]:
+    """Digests of the dvc.lock of each kept release, the newest first."""
+    return [digest for found in reversed(kept(entries)) if (digest := lock_of(entries, found))]
+
+
 def mend_indexes(settings: Settings, entries: list[Entry]) -> list[str]:
-    done = []
+    """Torn manifests and damaged tables first: what they stood in the way of is then found, or written again."""
+    done = indexes.set_torn_aside(settings)
+    pins = []
+    for found in kept(entries):
+        with suppress(TandemError):  # `examine` tells which piece is gone
+            pins.append((load_release(manifest_text(settings, found.release)), lock_of(entries, found)))
+    done += indexes.set_damaged_aside(settings, pins, promotion.scratch(settings, "damaged"))
     for found in kept(entries):
         with suppress(TandemError):  # a piece that it needs is gone as well: `examine` tells which
             said = mend_index(settings, entries, found)
@@ -163,7 +234,7 @@ def mend_index(settings: Settings, entries: list[Entry], found: Found) -> str:
         indexes.open_rows(settings, release)
     except TandemError:
         return indexes.mend(settings, release, lock_of(entries, found))
-    return ""
+    return indexes.list_again(settings, release)
 
 
 def as_json(findings: list[Finding]) -> list[Record]:

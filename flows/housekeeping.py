@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flows import ledger, promotion
+from flows import ledger, listing, promotion
 from flows.aside import PREFIX, remove
-from flows.failpoints import failpoint
 from flows.indexes import open_rows
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, manifest_text
@@ -21,6 +20,7 @@ from flows.settings import Settings
 from flows.store import open_folder
 from tasks.encoders import ENCODER
 from tasks.errors import IntegrityError, TandemError
+from tasks.failpoints import failpoint
 from tasks.manifest import Release, load_release
 from tasks.records import Record, folder_digest, iterate_jsonl, read_json
 
@@ -131,9 +131,20 @@ def free_index(settings: Settings, kept: list[Found], broken: bool) -> int:
         wanted.setdefault(each["table"], set()).add(each["tag"])
     with only_writer(settings.index_uri):
         keep_versions(settings.index_uri, wanted)
+        list_again(settings, kept)
         forgotten = 0 if broken else forget_vectors(settings, needed)
     failpoint("housekeeping.after-index")
     return forgotten
+
+
+def list_again(settings: Settings, kept: list[Found]) -> None:
+    """Of the versions as they lie now; one whose rows do not read keeps its old list. Needs `only_writer`."""
+    pins = [pinned(settings, found) for found in kept]
+    for release in pins:
+        with suppress(IntegrityError):
+            open_rows(settings, release)
+            listing.note(settings, release.index.model_dump())
+    listing.keep_only(settings, [release.index.model_dump() for release in pins])
 
 
 def forget_vectors(settings: Settings, needed: list[Record]) -> int:

@@ -18,9 +18,9 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, ValidationError
 
 from flows.aside import aside, new_file, write_new
-from flows.failpoints import failpoint
 from flows.lock import private_folder
 from tasks.errors import ConflictError, InputError, IntegrityError
+from tasks.failpoints import failpoint
 from tasks.manifest import Digest, Name, faults, sealed_json, short
 from tasks.params import Positive
 from tasks.params_files import Group

@@ -9,6 +9,7 @@ from flows.ledger import Entry, Found
 from flows.presenting import conclude
 from flows.retention import DAYS, KEEP, Choice
 from flows.session import Session, say, session
+from tasks.failpoints import failpoint
 
 
 @flow(name="maintain", flow_run_name="maintain")
@@ -37,6 +38,7 @@ def retire(opened: Session, choice: Choice, why: str) -> Entry | None:
     """The ledger entry; the registry's versions say so as well, for those who look there."""
     settings = opened.settings
     entry = housekeeping.retire(settings, choice, why, opened.run_id)
+    failpoint("maintain.before-tags")
     for found in choice.dropped:
         version = registry.registered_version(settings, found.release)
         if version is not None and entry is not None:

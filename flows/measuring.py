@@ -12,6 +12,7 @@ from tasks.answers import AnswerStore
 from tasks.artifacts import check_model_folder
 from tasks.errors import InputError
 from tasks.evaluate import Subject, draw, measure_arms, score_answers, summarise, unseen_by, write_results, yardstick
+from tasks.failpoints import failpoint
 from tasks.generation import decoding
 from tasks.lineage import learnt, lineage_of
 from tasks.params import ARMS, Arm, uses_adapter
@@ -105,8 +106,10 @@ def measure_into(
         golden = read_json(candidate.evaluation / "golden.json") | golden
     report = summarise(answers, yardstick(asked, params, rules, gate), params, gate)
     report["questions"]["left_out"] = sorted({record["id"] for record in asked} - {record["id"] for record in fair})
+    failpoint("measuring.before-folder")
     folder.mkdir(parents=True, exist_ok=True)
     draw(report, folder, gate)
+    failpoint("measuring.before-results")
     write_results(folder, answers, report, golden, pinned(subject.prompt, subject.shots))
 
 

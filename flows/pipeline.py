@@ -13,6 +13,7 @@ import yaml
 from flows.children import Watch, dvc, dvc_error
 from flows.settings import Settings
 from tasks.errors import InputError, TandemError
+from tasks.failpoints import failpoint
 from tasks.stage import MEASURE
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a dvc.lock takes 0.1 s in Python, a hundredth in C
@@ -92,15 +93,52 @@ def repository(root: Path) -> Iterator[Any]:
 
 
 def check_metadata(root: Path) -> None:
-    """An interrupted `dvc add` leaves an empty .dvc file, which DVC reads as "nothing to do" (and loses documents)."""
-    for path in [*root.glob("data/*.dvc"), root / "dvc.lock"]:
-        if path.exists() and path.stat().st_size == 0:
-            raise InputError(
-                f"{path.relative_to(root)} is empty (an interrupted DVC command?); delete it and ingest again: tandem ingest"
-            )
-    lock = root / ".dvc/tmp/rwlock"
+    """Raises InputError where a file of DVC is torn; an empty lock of its own, which locks nothing, is removed: DVC refuses every
+    command until somebody does."""
+    for path, state in torn_metadata(root):
+        raise InputError(
+            f"{path.relative_to(root)} is {state} (an interrupted DVC command?); run: tandem doctor --mend; where that cannot "
+            "mend it, delete it and ingest again: tandem ingest"
+        )
+    lock = rwlock(root)
     if lock.exists() and lock.stat().st_size == 0:
-        lock.unlink()  # DVC refuses every command until a person deletes it; an empty lock locks nothing
+        lock.unlink()
+
+
+def torn_metadata(root: Path) -> Iterator[tuple[Path, str]]:
+    """An interrupted `dvc add` leaves a .dvc file empty or cut, which DVC reads as "nothing to do" (and loses documents)."""
+    for path in sorted(root.glob("data/*.dvc")):
+        if state := torn_pointer(path):
+            yield path, state
+    lock = root / "dvc.lock"
+    if lock.exists() and lock.stat().st_size == 0:
+        yield lock, "empty"
+
+
+def torn_pointer(path: Path) -> str:
+    """What is wrong with a .dvc file, in a word; empty where it names an output by its digest."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text:
+        return "empty"
+    try:
+        outs = yaml.load(text, SAFE_LOADER)["outs"]
+        return "" if all(len(out["md5"].removesuffix(".dir")) == 32 and out["path"] for out in outs) else "torn"
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return "torn"
+
+
+def lock_is_torn(root: Path) -> bool:
+    """Cut within a line; one that was cut between two stages is sound, and DVC runs again what it has lost."""
+    try:
+        return not isinstance(read_lock(root).get("stages"), dict) if (root / "dvc.lock").stat().st_size else False
+    except FileNotFoundError:
+        return False
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError):
+        return True
+
+
+def rwlock(root: Path) -> Path:
+    return root / ".dvc/tmp/rwlock"
 
 
 Execute = Callable[[str, list[str]], StageRun]
@@ -191,12 +229,15 @@ def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
     lock = read_lock(settings.root)
     if lock["stages"].get(stage) != old[stage]:
         lock["stages"][stage] = old[stage]
+        failpoint("pipeline.before-lock")
         write_text(settings.root / "dvc.lock", yaml.safe_dump(lock, sort_keys=False))
+    failpoint("pipeline.before-checkout")
     with repository(settings.root) as repo:
         try:
             repo.checkout(targets=[stage], force=True)
         except Exception as error:
             raise dvc_error(error) from error
+    failpoint("pipeline.after-checkout")
 
 
 def add_raw(settings: Settings, started_as: Callable[[int], None]) -> None:

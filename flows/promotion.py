@@ -16,7 +16,6 @@ from typing import Any
 
 from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
-from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry
 from flows.looks import earlier_looks
 from flows.opening import manifest_text
@@ -27,6 +26,7 @@ from flows.store import open_file, seal_file, seal_folder
 from flows.succession import Withdrawn, moved, promotion_of
 from tasks.card import card
 from tasks.errors import IntegrityError, RefusedError, TandemError
+from tasks.failpoints import failpoint
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
 from tasks.params import Arm
@@ -142,6 +142,7 @@ def pieces(settings: Settings, candidate: Candidate, judgement: Judgement) -> di
 
 def verify(settings: Settings, identity: str, golden: str) -> None:
     """Load the sealed release in a process that knows nothing else, and ask it the golden questions."""
+    failpoint("promotion.before-verify")
     command = [sys.executable, "-m", "flows.verify", identity, golden]
     environment = os.environ | child_environment(settings)
     done = subprocess.run(
@@ -172,7 +173,10 @@ def refuse(
         evidence=dict(evidence_digests),
         runs=dict(runs),
     )
-    return ledger.append(settings.ledger, draft, judgement.sequence)
+    failpoint("promotion.before-refusal")
+    entry = ledger.append(settings.ledger, draft, judgement.sequence)
+    failpoint("promotion.after-refusal")
+    return entry
 
 
 def is_same_refusal(entry: Entry, judgement: Judgement, why: str, evidence_digests: Mapping[str, str]) -> bool:

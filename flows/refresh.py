@@ -18,6 +18,7 @@ from flows.shipping import ship
 from flows.store import open_file, open_folder
 from tasks.encoders import ENCODER, PINNED, pin, pinned
 from tasks.errors import TandemError
+from tasks.failpoints import failpoint
 from tasks.manifest import load_release
 from tasks.params import RetrieverParams
 from tasks.params_files import load
@@ -79,4 +80,5 @@ def restore_adapter(settings: Settings, entries: list[Entry], champion: Entry) -
 def copy_model(source: Path, target: Path) -> None:
     """As files of this workspace: those of the store are read-only."""
     shutil.rmtree(target, ignore_errors=True)
+    failpoint("refresh.before-copy")
     shutil.copytree(source, target, copy_function=shutil.copyfile)

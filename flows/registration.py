@@ -14,6 +14,7 @@ from flows.settings import Settings
 from flows.store import open_file
 from flows.succession import moved, promotion_of
 from tasks.errors import IntegrityError, TandemError
+from tasks.failpoints import failpoint
 from tasks.manifest import Release, load_release, release_id, render, short
 from tasks.records import Record
 
@@ -66,6 +67,7 @@ def register_again(settings: Settings, entries: list[Entry], release: str, run_i
 
 
 def tag(settings: Settings, version: int, entry: Entry) -> None:
+    failpoint("registration.before-tag")
     registry.tag_version(settings, version, {LEDGER_TAG: entry.sequence, "number": entry.number})
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from flows.settings import ALIAS, MODEL_NAME, Settings
 from flows.tracking import client
 from tasks.errors import IntegrityError
+from tasks.failpoints import failpoint
 
 RELEASE_TAG = "release"  # the whole release id; versions are found by it, never by their number alone
 LEDGER_TAG = "ledger"  # the number of the ledger entry that made the release live last
@@ -56,9 +57,11 @@ def register(settings: Settings, run_id: str, release_id: str, manifest: str, ta
     known = registered_version(settings, release_id)
     if known is not None:
         return known
+    failpoint("registry.before-model")
     model_id = log_model(settings, run_id, manifest)
     mlflow = client(settings.tracking_uri)
     make_registered_model(settings)
+    failpoint("registry.before-version")
     every = {RELEASE_TAG: release_id, **tags}
     said = f"{text}\n\n{HOW_TO_LOAD}"
     made = mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=said, model_id=model_id)

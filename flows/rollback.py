@@ -13,6 +13,7 @@ from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.succession import promotion_of, succession
 from tasks.errors import InputError
+from tasks.failpoints import failpoint
 from tasks.manifest import short
 
 
@@ -76,7 +77,9 @@ def record(opened: Session, target: Found, entries: list[Entry], reason: str) ->
         evidence={},
         runs={"mlflow": opened.run_id},
     )
+    failpoint("rollback.before-entry")
     entry = ledger.append(settings.ledger, draft, len(entries))
+    failpoint("rollback.after-entry")
     promotion.follow_ledger(settings)
     say(f"release {target.number} ({short(target.release)}) is live again")
     return entry

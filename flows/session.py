@@ -18,6 +18,7 @@ from flows.guard import end
 from flows.handover import check_trainer
 from flows.lock import exclusive
 from flows.settings import Settings, prepare, read_settings
+from tasks.failpoints import failpoint
 from tasks.records import read_json, write_json
 
 READ_NO_PARAMS = ("rollback", "maintain", "train")  # a typo must not keep a person from going back; `train` is sent its params
@@ -42,7 +43,9 @@ def session(flow: str) -> Iterator[Session]:
     if flow in TRAIN:
         check_trainer(settings)
     with exclusive(settings.home / "lock", flow, settings.lock_wait_seconds, say):
+        failpoint("session.before-mend")
         mend(settings)
+        failpoint("session.after-mend")
         note_server(settings)
         with tracking.flow_run(settings, flow, {"who": settings.who, "mlflow.user": settings.who}) as run_id:
             yield Session(settings, run_id)

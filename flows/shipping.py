@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from prefect.states import Completed
 
-from flows import ledger, presenting, promotion, steps
+from flows import indexes, ledger, presenting, promotion, steps
 from flows.candidate import Candidate
 from flows.ledger import Entry
 from flows.promotion import Judgement
@@ -44,6 +44,7 @@ def ship(session: Session, candidate: Candidate, entries: list[Entry]) -> Outcom
     judgement = judge(session, candidate, entries)
     if judgement.already_live:
         promotion.seal_pieces(session.settings, candidate, judgement.release)
+        indexes.seal_rows(session.settings, judgement.release)
         return nothing_new(session, judgement)
     evidence = steps.seal(session, candidate, judgement)
     reasons = objections(session, judgement)

@@ -130,4 +130,5 @@ def says(result: Any) -> str:
 def doctor(result: Any) -> str:
     lines = [f"mended: {done}" for done in result["mended"]]
     lines += [f"{finding['where']}: {finding['what']}\n    mend: {finding['mend']}" for finding in result["findings"]]
+    lines += [f"{note['where']}: {note['what']} (minor)\n    mend: {note['mend']}" for note in result["notes"]]
     return "\n".join(lines or ["nothing is wrong"])

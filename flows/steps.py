@@ -7,7 +7,7 @@ from prefect import task
 from prefect.client.schemas import State
 from prefect.states import Completed
 
-from flows import measuring, pipeline, promotion, tracking
+from flows import indexes, measuring, pipeline, promotion, tracking
 from flows.candidate import Candidate
 from flows.handover import is_elsewhere, train_elsewhere
 from flows.ledger import Entry
@@ -87,6 +87,7 @@ def judge(session: Session, candidate: Candidate, entries: list[Entry], champion
 
 @task(task_run_name="seal")
 def seal(session: Session, candidate: Candidate, judgement: Judgement) -> dict[str, str]:
+    indexes.seal_rows(session.settings, judgement.release)
     return promotion.seal(session.settings, candidate, judgement)
 
 

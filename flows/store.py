@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from flows.aside import aside, new_file, new_folder, remove, write_new
-from flows.failpoints import failpoint
 from flows.lock import private_folder
 from tasks.artifacts import check_model_folder, entries
 from tasks.errors import InputError, IntegrityError
+from tasks.failpoints import failpoint
 from tasks.records import canonical_json, file_digest, folder_digests, sync_folder
 
 MEND = "To mend: seal the same content again, or restore it from a backup. `tandem doctor` says what else it breaks"

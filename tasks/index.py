@@ -14,6 +14,7 @@ from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
+from tasks.failpoints import failpoint
 from tasks.nearest import measure_recall, partitions, served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
@@ -54,9 +55,11 @@ def index(
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
         _, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
         check_recall(work["recall@10"], params.min_recall)
+        failpoint("index.before-manifest")
         fresh_folder(out)
         write_json(metrics, {"seconds": round(time.monotonic() - started, 1), **work})
         write_json(out / "manifest.json", manifest)
+        failpoint("index.after-manifest")
 
 
 def settings(params: IndexParams) -> dict[str, Any]:
@@ -103,8 +106,11 @@ def bring_up_to_date(
     embed = embed_missing_on_ray if params.engine == "ray" else embed_missing
     embedded = embed(model, cache, texts, params.batch_tokens, params.passages_per_commit)
     work = {"embedded": embedded, "embedding_seconds": round(time.monotonic() - started, 1)}
+    failpoint("index.before-rows")
     table = write_rows(database, table, manifest, new, gone, cache)
+    failpoint("index.after-rows")
     made = build_structures(table, params)
+    failpoint("index.after-structures")
     recall = served_recall(table, model, manifest["embedder"], params.recall_sample, params.min_recall, made)
     seal_version(table, manifest["tag"], [passage["id"] for passage in passages])
     say(f"index: {manifest['rows']} passages, {len(new)} inserted, {len(gone)} deleted, {embedded} embedded")
@@ -180,8 +186,10 @@ def seal_version(table: Any, tag: str, ids: list[str]) -> None:
     version = table.version
     table.checkout(version)
     check_content(table, ids)
+    failpoint("index.before-tag")
     if tag not in tags(table):
         table.tags.create(tag, version)
+    failpoint("index.after-tag")
 
 
 def check_content(table: Any, ids: list[str]) -> None:

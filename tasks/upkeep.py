@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.errors import IntegrityError
+from tasks.failpoints import failpoint
 from tasks.nearest import nearest
+from tasks.table_files import make_durable, table_folder
 from tasks.tables import checkout, connect, is_local, open_table, restore_newest_tag, rows_digest, table_names, tags
 
 OURS = "passages-"  # how the names of our tables begin; others in the same store are left alone
@@ -53,6 +55,8 @@ def keep_tags(database: Any, name: str, kept: list[str], grace: float) -> None:
         with same_rows(database, name, tag) as table:
             table.restore()
     compact(database, name, kept[-1])
+    if is_local(database.uri):  # a power loss must not find the old versions gone and the new ones not there yet
+        make_durable(table_folder(database.uri, name))
     prune(open_table(database, name), began - grace)
 
 
@@ -68,6 +72,7 @@ def same_rows(database: Any, name: str, tag: str) -> Iterator[Any]:
     newest.checkout(version)
     if rows_digest(newest) != digest:
         raise IntegrityError(f"somebody else writes to table {name}; nothing of it was freed. Run it again: tandem maintain")
+    failpoint("upkeep.before-retag")
     newest.tags.update(tag, version)
 
 
@@ -89,7 +94,9 @@ def prune(table: Any, before: float) -> None:
     """
     from lancedb.expr import lit
 
+    failpoint("upkeep.before-prune")
     table.delete(lit(True))
+    failpoint("upkeep.after-delete")
     try:
         table.optimize(cleanup_older_than=timedelta(seconds=time.time() - before))
     finally:

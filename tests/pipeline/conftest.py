@@ -67,9 +67,9 @@ def make_first(clone: Path, day: Path) -> dict[str, Any]:
 
 def interrupt_second(clone: Path, day: Path) -> None:
     """A refresh that dies when all is measured and nothing is sealed."""
-    from flows.failpoints import PASSAGES
     from flows.ingest import ingest
     from flows.refresh import refresh
+    from tasks.failpoints import PASSAGES
 
     with tiny.inside(clone):
         ingest([str(day / "documents")], str(day / "questions.jsonl"))

@@ -113,7 +113,7 @@ def test_doctor_finds_nothing_then_each_thing_that_was_broken_and_mends_what_it_
     world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clone = copy(world.second)
-    assert printed(capsys, "doctor") == {"mended": [], "findings": []}
+    assert printed(capsys, "doctor") == {"mended": [], "findings": [], "notes": []}
 
     weights = next((clone / ".tandem/store/objects").glob("*/adapter_model.safetensors"))
     flip_a_byte(weights)

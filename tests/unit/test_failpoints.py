@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 
-import flows.failpoints
-from flows.failpoints import PASSAGES, declared, failpoint
+import tasks.failpoints
 from tasks.errors import InputError
+from tasks.failpoints import PASSAGES, declared, failpoint
 
-ROOT = Path(flows.failpoints.__file__).parents[1]
+ROOT = Path(tasks.failpoints.__file__).parents[1]
 
 
 def test_every_failpoint_stands_once_and_is_named_after_its_module() -> None:
-    found = {module.stem: declared(module) for module in sorted((ROOT / "flows").rglob("*.py"))}
-    names = [name for listed in found.values() for name in listed]
-    assert len(names) >= 12
+    modules = [*(ROOT / "flows").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    found = [(module.stem, declared(module)) for module in sorted(modules)]
+    names = [name for _, listed in found for name in listed]
+    assert len(names) >= 50
     assert sorted(set(names)) == sorted(names)
-    for module, listed in found.items():
+    for module, listed in found:
         assert all(re.fullmatch(rf"{module}\.[a-z]+(-[a-z]+)*", name) for name in listed), (module, listed)
-    assert sorted(declared(ROOT / "flows")) == sorted(names)
+    assert sorted([*declared(ROOT / "flows"), *declared(ROOT / "tasks")]) == sorted(names)
 
 
 def test_without_the_variable_or_under_another_name_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,7 @@ def test_enospc_is_the_error_that_the_kernel_gives(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("action", "expected"), [("kill", signal.SIGKILL), ("stop", signal.SIGSTOP)])
 def test_kill_and_stop_send_this_process_the_signal(action: str, expected: signal.Signals) -> None:
-    code = "from flows.failpoints import failpoint; failpoint('test.here')"
+    code = "from tasks.failpoints import failpoint; failpoint('test.here')"
     environment = os.environ | {"TANDEM_FAILPOINT": f"test.here:{action}", "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen([sys.executable, "-c", code], env=environment)
     _, status = os.waitpid(child.pid, os.WUNTRACED)

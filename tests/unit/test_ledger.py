@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flows.ledger
-from flows.failpoints import PASSAGES, declared
 from flows.ledger import Draft, Entry, append, file_name, find, live, number_for, parse, read, render, seal
 from tasks.errors import ConflictError, InputError, IntegrityError, TandemError
+from tasks.failpoints import PASSAGES, declared
 
 ROOT = Path(flows.ledger.__file__).parents[1]
 FAILPOINTS = declared(Path(flows.ledger.__file__))

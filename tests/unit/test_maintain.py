@@ -1,6 +1,5 @@
 """Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_maintain_chain.py."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import tiny
-from dying import returncode_of
 from hashing import HashEmbedder, vectors_of
 from test_index_faults import corpus
 from workspace import candidate_of, settings_of, write_adapter, write_workspace
@@ -19,7 +17,6 @@ from workspace import candidate_of, settings_of, write_adapter, write_workspace
 import tasks.upkeep
 from flows import doctor, housekeeping, indexes, ledger
 from flows.candidate import as_release
-from flows.failpoints import VARIABLE, declared
 from flows.ledger import Draft, Entry, Found
 from flows.maintain import report
 from flows.opening import open_release
@@ -38,8 +35,6 @@ from tasks.params_files import load
 from tasks.records import folder_digest, write_json, write_jsonl
 from tasks.search import open_version
 from tasks.tables import only_writer
-
-FAILPOINTS = declared(Path(housekeeping.__file__))
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +82,7 @@ def promote(settings: Settings, number: int) -> Entry:
     for folder in (candidate.base, candidate.embedder, candidate.adapter):
         seal_folder(settings.store, folder)
     seal_file(settings.store, render(made).encode())
+    indexes.seal_rows(settings, made)
     entries = ledger.read(settings.ledger)
     at = datetime.now(UTC) - timedelta(days=10 * (6 - number))
     draft = Draft(
@@ -233,24 +229,6 @@ def test_a_promotion_in_between_stops_the_retirement(settings: Settings) -> None
     moved = Choice(choice.kept, [choice.kept[0]])  # what was judged droppable is live now
     with pytest.raises(TandemError, match="not live now"):
         housekeeping.retire(settings, moved, "old", "run")
-
-
-def maintain_and_die(settings: Settings, name: str) -> None:
-    os.environ[VARIABLE] = f"{name}:kill"
-    tasks.upkeep.LOCAL_GRACE = 0.1
-    maintain(settings)
-
-
-@pytest.mark.parametrize("name", FAILPOINTS)
-def test_maintenance_that_was_killed_leaves_every_kept_release_whole_and_the_next_finishes_it(
-    settings: Settings, name: str
-) -> None:
-    assert returncode_of(maintain_and_die, settings, name) == -9
-    assert health(settings) == []
-    choice = maintain(settings)
-    assert numbers(choice.kept) == [6, 5, 4] and adapters(settings) == 3
-    assert [entry.action for entry in ledger.read(settings.ledger)] == ["promote"] * 6 + ["retire"]
-    assert health(settings) == []
 
 
 def test_a_dropped_release_that_is_made_again_is_whole_again(settings: Settings) -> None:

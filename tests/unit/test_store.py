@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import flows.store
-from flows.failpoints import PASSAGES, declared
 from flows.store import open_file, open_folder, seal_file, seal_folder
 from tasks.errors import InputError, IntegrityError, TandemError
+from tasks.failpoints import PASSAGES, declared
 from tasks.records import file_digest, folder_digest, folder_digests
 
 ROOT = Path(flows.store.__file__).parents[1]

@@ -12,7 +12,7 @@ from flows.opening import manifest_text
 from flows.retention import retired
 from flows.session import note_running
 from flows.settings import Settings
-from flows.store import open_file, open_folder
+from flows.store import open_evidence, open_folder
 from flows.succession import promotion_of
 from tasks.errors import TandemError
 from tasks.manifest import Release, load_release
@@ -100,7 +100,7 @@ def lock_of(entries: list[Entry], found: Found) -> str:
 def evidence_faults(settings: Settings, entry: Entry) -> Iterator[Finding]:
     for name, digest in entry.evidence.items():
         try:
-            open_file(settings.store, digest)
+            open_evidence(settings.store, digest)
         except TandemError as error:
             yield Finding(f"evidence {name}: {error}", f"ledger entry {entry.sequence}", "restore the store from a backup")
 

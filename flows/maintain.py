@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import housekeeping, registry
+from flows import housekeeping, purge, registry
 from flows.ledger import Entry, Found
 from flows.presenting import conclude
 from flows.retention import DAYS, KEEP, Choice
@@ -17,14 +17,25 @@ def maintain(keep: int = KEEP, days: int = DAYS) -> dict[str, Any]:
     that it can be rolled back to."""
     with session("maintain") as opened:
         before = housekeeping.sizes(opened.settings)
+        erased = finish_erasures(opened)
         choice, broken = settle(opened, keep, days)
         retire(opened, choice, f"not among the {keep} newest, not live for {days} days")
         forgotten = free(opened, choice.kept, bool(broken))
         check(opened, choice.kept, broken)
         result = report(choice, broken, forgotten, before, housekeeping.sizes(opened.settings))
+        result |= {
+            "erased": erased,
+            "findings": [*result["findings"], *(f"{hit['where']}: {hit['what']}" for hit in erased["hits"])],
+        }
         say(result["says"])
         conclude(opened, f"{len(choice.dropped)} releases dropped", {"outcome": "maintained", "dropped": str(result["dropped"])})
         return result
+
+
+@task(task_run_name="finish erasures")
+def finish_erasures(opened: Session) -> dict[str, Any]:
+    """What a `tandem erase --later`, or one that was interrupted, still has to destroy."""
+    return purge.finish(opened.settings, opened.run_id)
 
 
 @task(task_run_name="choose releases")

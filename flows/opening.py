@@ -2,6 +2,7 @@
 
 import logging
 
+from flows import erasures
 from flows.ledger import Entry, find, live, read
 from flows.retention import check_kept
 from flows.settings import Settings
@@ -63,7 +64,8 @@ def open_manifest(settings: Settings, text: str) -> Assistant:
     adapter = open_folder(settings.store, release.adapter.digest) if release.adapter else None
     check_tokenizer(release, {name: file_digest(base / name) for name in release.tokenizer})
     tuned = open_folder(settings.store, release.query_encoder.digest) if release.query_encoder else None
-    return Assistant(release, release_id(release), Pieces(base, embedder, adapter, settings.index_uri, tuned))
+    pieces = Pieces(base, embedder, adapter, settings.index_uri, tuned)
+    return Assistant(release, release_id(release), pieces, erasures.watching(settings))
 
 
 def check_tokenizer(release: Release, actual: dict[str, str]) -> None:

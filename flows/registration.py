@@ -11,7 +11,7 @@ from flows.opening import manifest_text
 from flows.registry import LEDGER_TAG, Version
 from flows.retention import retired
 from flows.settings import Settings
-from flows.store import open_file
+from flows.store import open_evidence
 from flows.succession import moved, promotion_of
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release, load_release, release_id, render, short
@@ -59,10 +59,14 @@ def ensure(settings: Settings, entries: list[Entry], release: str, run_id: str) 
 
 def register_again(settings: Settings, entries: list[Entry], release: str, run_id: str) -> int:
     evidence = promotion_of(entries, release).evidence
-    verdict = json.loads(open_file(settings.store, evidence["verdict"]))
+    verdict = sealed_verdict(settings, evidence["verdict"])
     version = register(settings, load_release(manifest_text(settings, release)), verdict, run_id)
     tag(settings, version, moved(entries, release))
     return version
+
+
+def sealed_verdict(settings: Settings, digest: str) -> Record:
+    return dict(json.loads(open_evidence(settings.store, digest)))
 
 
 def tag(settings: Settings, version: int, entry: Entry) -> None:

@@ -17,8 +17,9 @@ AMENDS = "amends"
 
 def amends(entry: "Entry") -> list[tuple[str, str]]:
     """(old, new) of an entry that amends a release; none of any other."""
-    old, new = entry.evidence.get(AMENDS), entry.candidate or entry.release
-    return [(old, new)] if entry.action == "erase" and old and new else []
+    if entry.action != "erase" or AMENDS not in entry.evidence:
+        return []
+    return [(entry.evidence[AMENDS], str(entry.candidate or entry.release))]
 
 
 def pairs(entries: Iterable["Entry"]) -> list[tuple[str, str]]:

@@ -251,7 +251,7 @@ def nearest(found: list[Found], name: str) -> list[Found]:
     """By number where one was asked for, else by the shared start of the id; the newer first where two are as near."""
     if name.isdecimal() and len(name) <= 6:
         return sorted(found[::-1], key=lambda each: abs(each.number - int(name)))[:NEAREST]
-    return sorted(found[::-1], key=lambda each: -len(os.path.commonprefix([each.release, name])))[:NEAREST]
+    return sorted(found[::-1], key=lambda each: -len(os.path.commonprefix([each.release, name])))[:NEAREST]  # noqa: RUF071
 
 
 def listed(found: list[Found]) -> str:

@@ -70,8 +70,8 @@ def restore_adapter(settings: Settings, entries: list[Entry], champion: Entry) -
     except TandemError as error:
         if erasures.standing(settings, entries).erased and live is None:
             raise InputError(
-                f"the adapter with which release {champion.number} was made learnt from a page that was erased, and is gone; none "
-                "is left to compare. Train one that never saw the page: tandem retrain"
+                f"the adapter with which release {champion.number} was made learnt from a page that was erased, and is gone; "
+                "none is left to compare. Train one that never saw the page: tandem retrain"
             ) from error
         if live is None:
             raise

@@ -50,11 +50,12 @@ def canary(texts: Iterable[str], documents: Iterable[str] = ()) -> Canary:
 
 
 def written(text: str) -> Iterator[bytes]:
+    """As it is, on one line, in JSON with and without other than ASCII, in JSON within JSON, and in HTML."""
     for line in {text, one_line(text)}:
-        plain = json.dumps(line, ensure_ascii=False)[1:-1]
-        for form in {line, plain, json.dumps(line)[1:-1], html.escape(line), html.escape(line).replace("&#x27;", "&#39;"),
-                     json.dumps(plain)[1:-1]}:  # fmt: skip
-            yield form.encode("utf-8", "surrogatepass")
+        told = {line, html.escape(line), html.escape(line).replace("&#x27;", "&#39;")}
+        once = {json.dumps(line, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+        twice = {json.dumps(each, ensure_ascii=ascii_only)[1:-1] for each in once for ascii_only in (True, False)}
+        yield from (form.encode("utf-8", "surrogatepass") for form in told | once | twice)
 
 
 def named(document: str) -> Iterator[tuple[bytes, bytes]]:

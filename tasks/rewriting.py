@@ -57,9 +57,10 @@ def outside(pages: Sequence[str]) -> Any:
 
 def amended_manifest(store: str, manifest: Record, pages: Sequence[str]) -> Record:
     """As `tasks.index.describe` makes it, of the rows that are left."""
-    ids = sorted(row["id"] for row in rest_of(store, manifest, pages))
-    digest = value_digest(ids)
-    return {**manifest, "tag": f"rows-{digest[:32]}", "rows": len(ids), "digest": digest}
+    rows = rest_of(store, manifest, pages)
+    digest = value_digest(sorted(row["id"] for row in rows))
+    documents = {"documents": len({row["document"] for row in rows})} if "documents" in manifest else {}
+    return {**manifest, "tag": f"rows-{digest[:32]}", "rows": len(rows), "digest": digest, **documents}
 
 
 def names_table(table: str, embedder: str, params: IndexParams) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from flows import erasures, ledger
+from flows.evidence import open_evidence
 from flows.opening import manifest_text
 from flows.settings import Settings
-from flows.store import open_evidence
 from flows.succession import promotion_of
 from tasks.manifest import difference, load_release
 from tasks.records import Record

@@ -13,9 +13,10 @@ from typing import Any
 
 from flows import asked, erasures, ledger, pending
 from flows.doctor import kept
+from flows.evidence import replace_file, replacement
 from flows.pipeline import repository
 from flows.settings import Settings
-from flows.store import open_file, replace_file, replacement
+from flows.store import open_file
 from tasks.canary import Canary, blot_database, in_file, in_stream
 from tasks.checkpoints import KEY
 from tasks.documents import identity

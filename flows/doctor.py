@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from flows import corpus, indexes, ledger, pipeline, promotion, registration, registry, tracking
+from flows.evidence import open_evidence
 from flows.ledger import Entry, Found
 from flows.lock import exclusive
 from flows.opening import manifest_text
 from flows.retention import retired
 from flows.session import note_running
 from flows.settings import Settings
-from flows.store import open_evidence, open_folder
+from flows.store import open_folder
 from flows.succession import promotion_of
 from tasks.errors import TandemError
 from tasks.manifest import Release, load_release

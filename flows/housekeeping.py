@@ -12,13 +12,14 @@ from typing import Any
 
 from flows import ledger, promotion
 from flows.aside import PREFIX, remove
+from flows.evidence import replacement
 from flows.failpoints import failpoint
 from flows.indexes import open_rows
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, manifest_text
 from flows.retention import Choice, choose
 from flows.settings import Settings
-from flows.store import open_folder, replacement
+from flows.store import open_folder
 from tasks.encoders import ENCODER
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release, load_release

@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
+from flows.evidence import open_evidence
 from flows.settings import Settings
-from flows.store import open_evidence, open_folder
+from flows.store import open_folder
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release
 from tasks.records import Record, read_json, read_jsonl

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable
 
+from flows.evidence import open_evidence
 from flows.ledger import Entry
 from flows.settings import Settings
-from flows.store import open_evidence
 from tasks.looks import Glance, same_questions, sketch
 from tasks.records import Record
 from tasks.reports import Report

@@ -70,7 +70,7 @@ def adapter_of(settings: Settings, release: str) -> str | None:
 def document_list(settings: Settings, entry: ledger.Entry) -> dict[str, Any]:
     import json
 
-    from flows.store import open_evidence
+    from flows.evidence import open_evidence
 
     return dict(json.loads(open_evidence(settings.store, entry.evidence["documents"])))
 

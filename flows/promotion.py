@@ -16,6 +16,7 @@ from typing import Any
 
 from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
+from flows.evidence import open_evidence
 from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry
 from flows.looks import earlier_looks
@@ -23,7 +24,7 @@ from flows.opening import manifest_text
 from flows.registry import Version
 from flows.reporting import of_verdict
 from flows.settings import Settings, child_environment
-from flows.store import open_evidence, seal_file, seal_folder
+from flows.store import seal_file, seal_folder
 from flows.succession import Withdrawn, moved, promotion_of
 from tasks.card import card
 from tasks.errors import IntegrityError, RefusedError, TandemError

@@ -13,12 +13,13 @@ import yaml
 from flows import copies, erasures, housekeeping, ledger, pending, promotion, proof, registration, registry
 from flows.amendments import AMENDS, origin, replaced
 from flows.doctor import kept
+from flows.evidence import open_evidence
 from flows.failpoints import failpoint
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, open_manifest
 from flows.session import say
 from flows.settings import Settings
-from flows.store import open_evidence, open_folder, seal_file
+from flows.store import open_folder, seal_file
 from flows.succession import promotion_of
 from flows.survey import manifest_of, workspace_index
 from tasks.canary import Canary

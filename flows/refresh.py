@@ -9,13 +9,14 @@ from prefect import flow
 
 from flows import erasures, ledger, pipeline, promotion, steps
 from flows.candidate import Candidate, workspace_candidate
+from flows.evidence import open_evidence
 from flows.ledger import Entry
 from flows.opening import live_entry, manifest_text
 from flows.presenting import check_approval
 from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.shipping import ship
-from flows.store import open_evidence, open_folder
+from flows.store import open_folder
 from tasks.encoders import ENCODER, PINNED, pin, pinned
 from tasks.errors import InputError, TandemError
 from tasks.manifest import load_release

@@ -6,12 +6,12 @@ The ledger decides and the store holds all of a release, so that a registry can 
 import json
 
 from flows import ledger, registry, tracking
+from flows.evidence import open_evidence
 from flows.ledger import Entry, Found
 from flows.opening import manifest_text
 from flows.registry import LEDGER_TAG, Version
 from flows.retention import retired
 from flows.settings import Settings
-from flows.store import open_evidence
 from flows.succession import moved, promotion_of
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release, load_release, release_id, render, short

@@ -11,10 +11,10 @@ import yaml
 from flows import comparing, erasures, ledger
 from flows.amendments import replaced
 from flows.aside import aside, new_file
+from flows.evidence import open_evidence, replacement
 from flows.ledger import SHORTEST, Entry
 from flows.opening import manifest_text
 from flows.settings import Settings
-from flows.store import open_evidence, replacement
 from flows.succession import promotion_of
 from tasks.errors import InputError
 from tasks.headline import undecided

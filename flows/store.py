@@ -18,7 +18,7 @@ from flows.failpoints import failpoint
 from flows.lock import private_folder
 from tasks.artifacts import check_model_folder, entries
 from tasks.errors import InputError, IntegrityError
-from tasks.records import canonical_json, file_digest, folder_digests, sync_folder, write_text
+from tasks.records import canonical_json, file_digest, folder_digests, sync_folder
 
 MEND = "To mend: seal the same content again, or restore it from a backup. `tandem doctor` says what else it breaks"
 
@@ -82,31 +82,6 @@ def open_file(root: Path, digest: str) -> bytes:
     if sha256(data) != digest:
         raise IntegrityError(f"{target} is damaged: expected sha256 {digest}, found {sha256(data)}. {MEND}")
     return data
-
-
-def open_evidence(root: Path, digest: str) -> bytes:
-    """What a ledger entry names as evidence; where an erasure took something out of it, what is left. Raises IntegrityError."""
-    return open_file(root, replacement(root, digest))
-
-
-def replacement(root: Path, digest: str) -> str:
-    """The digest of what stands for a file from which something was erased, over as many erasures as there were; else its own."""
-    pointer = root / "erased" / checked(digest)
-    while pointer.exists():
-        digest = checked(pointer.read_text(encoding="ascii"))
-        pointer = root / "erased" / digest
-    return digest
-
-
-def replace_file(root: Path, digest: str, content: bytes) -> str:
-    """Seal `content` in the place of a file, which then goes. The pointer comes first: a crash leaves one of the two readable."""
-    new = seal_file(root, content)
-    if new != digest:
-        write_text(root / "erased" / checked(digest), new)
-        failpoint("store.before-unlink")
-        (root / "files" / digest).unlink(missing_ok=True)
-        sync_folder(root / "files")
-    return new
 
 
 def checked(digest: str) -> str:

@@ -6,9 +6,9 @@ What it cannot load, a server could not either; it runs before the ledger entry,
 import json
 import sys
 
+from flows.evidence import open_evidence
 from flows.opening import manifest_text, open_manifest
 from flows.settings import Settings, read_settings
-from flows.store import open_evidence
 from tasks.errors import IntegrityError, TandemError
 from tasks.generation import environment
 from tasks.golden import check_golden

@@ -7,7 +7,7 @@ import pytest
 
 from flows import ledger
 from flows.amendments import origin, replaced
-from flows.ledger import Draft, Entry
+from flows.ledger import Action, Draft, Entry
 from flows.retention import check_kept, retired, standing
 from flows.rollback import choose_target
 from flows.succession import moved, promotion_of, succession
@@ -31,14 +31,14 @@ class Story:
     def entries(self) -> list[Entry]:
         return ledger.read(self.folder)
 
-    def add(self, action: str, release: str, candidate: str | None = None, **evidence: str) -> Entry:
+    def add(self, action: Action, release: str, candidate: str | None = None, **evidence: str) -> Entry:
         entries = self.entries
-        number = int(release[0])
-        draft = Draft.model_validate({
-            "action": action, "release": identity(release), "number": number, "version": len(entries) + 1 if action != "erase" or
-            "amends" in evidence and candidate is None else entries[-1].version, "candidate": identity(candidate) if candidate else None,
-            "who": "ada", "why": "because", "at": AT, "evidence": {key: identity(name) for key, name in evidence.items()}, "runs": {},
-        })  # fmt: skip
+        moves = action != "erase" or ("amends" in evidence and candidate is None)
+        draft = Draft(
+            action=action, release=identity(release), number=int(release[0]),
+            version=len(entries) + 1 if moves else entries[-1].version, candidate=identity(candidate) if candidate else None, who="ada", why="because", at=AT,
+            evidence={key: identity(name) for key, name in evidence.items()}, runs={},
+        )  # fmt: skip
         return ledger.append(self.folder, draft, len(entries))
 
 
@@ -64,7 +64,11 @@ def test_an_amended_release_is_found_by_its_old_number_and_the_form_before_is_re
 
 
 def test_over_several_erasures_the_last_form_stands_and_the_first_is_known(story: Story) -> None:
-    assert replaced(story.entries) == {identity("1"): identity("1a"), identity("2"): identity("2b"), identity("2a"): identity("2b")}
+    assert replaced(story.entries) == {
+        identity("1"): identity("1a"),
+        identity("2"): identity("2b"),
+        identity("2a"): identity("2b"),
+    }
     assert origin(story.entries, identity("2b")) == identity("2") and origin(story.entries, identity("1")) == identity("1")
 
 
@@ -96,8 +100,9 @@ def test_an_amended_release_rests_on_the_evidence_of_its_promotion_and_on_its_ow
 
 def test_a_release_that_was_withdrawn_stays_so_when_it_is_amended(tmp_path: Path) -> None:
     told = Story(tmp_path)
-    for move in (("promote", "1"), ("promote", "2"), ("rollback", "1")):
-        told.add(*move)
+    told.add("promote", "1")
+    told.add("promote", "2")
+    told.add("rollback", "1")
     told.add("erase", "1", candidate="2a", amends="2", golden="g")
     assert identity("2a") in succession(told.entries).withdrawn
     assert succession(told.entries).line == [(identity("1"), 1)]
@@ -107,8 +112,8 @@ def test_an_erasure_makes_nothing_live_but_the_live_release_amended(tmp_path: Pa
     told = Story(tmp_path)
     told.add("promote", "1")
     told.add("promote", "2")
-    for wrong in ({"release": "3"}, {"release": "1"}, {"release": "2a", "amends": "1"}):
+    for release, evidence in (("3", {}), ("1", {}), ("2a", {"amends": "1"})):
         with pytest.raises(InputError, match="an erasure leaves live what was"):
-            told.add("erase", **wrong)
+            told.add("erase", release, **evidence)
     told.add("erase", "2", erasure="e")
     assert ledger.live(told.entries) is not None and told.entries[-1].release == identity("2")

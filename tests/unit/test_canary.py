@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tasks.canary
 from tasks.canary import blot_database, canary, in_database, in_file, own_lines
 
-TEXT = "Zanzibar's \"quokka\" lives <here> – 29 days\nand sleeps."
+TEXT = 'Zanzibar\'s "quokka" lives <here> – 29 days\nand sleeps.'
 
 
 def plain(path: Path) -> None:

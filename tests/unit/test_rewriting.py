@@ -21,6 +21,7 @@ from tasks.upkeep import keep_versions
 ODD = "it's 100% \"odd\"\n-- 'x' OR '1'='1"
 SECRET = "Zanzibarquokka sleeps in the secret garden."
 GRACE = 0.1  # seconds
+NAME = st.text(st.sampled_from("'\"%_\n\\;()-aé𝄞 ") | st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 def row(document: str, text: str) -> Record:
@@ -76,10 +77,7 @@ def test_a_hidden_page_is_found_by_no_leg_and_no_fusion_of_them(place: Place, we
 
 
 @settings(max_examples=8)
-@given(
-    names=st.lists(st.text(st.sampled_from("'\"%_\n\\;()-aé𝄞 ") | st.characters(codec="utf-8"), min_size=1, max_size=20), min_size=2,
-                   max_size=6, unique=True)
-)  # fmt: skip
+@given(names=st.lists(NAME, min_size=2, max_size=6, unique=True))
 def test_exactly_the_hidden_pages_are_missing_whatever_they_are_called(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

@@ -20,7 +20,7 @@ from flows.store import seal_file
 from tasks.pairs import placed_questions
 from tasks.records import canonical_json, read_jsonl, write_jsonl, write_text
 
-PAGE = "staff/jane's 100% \"leave\""
+PAGE = 'staff/jane\'s 100% "leave"'
 
 
 @pytest.fixture

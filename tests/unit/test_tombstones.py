@@ -62,7 +62,8 @@ def test_few_shot_turns_that_show_it_go_and_the_others_stay_in_order() -> None:
 def answer(document: str | None, *shown: str) -> Record:
     return {
         "question": "q1", "text": "How long?", "document": document, "answer": "29 days", "reference": "29", "fact": None,
-        "passages": [{"document": page, "text": f"of {page}"} for page in shown], "ranked_pages": [*shown, "z"], "scores": {"fact": 1.0},
+        "passages": [{"document": page, "text": f"of {page}"} for page in shown], "ranked_pages": [*shown, "z"],
+        "scores": {"fact": 1.0},
     }  # fmt: skip
 
 

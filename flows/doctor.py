@@ -31,7 +31,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Everything that is wrong; an empty list is health. Changes nothing."""
-    return [*metadata(settings), *history(settings), *versions(settings), *dead_runs(settings)]
+    return [*metadata(settings), *history(settings), *versions(settings), *dead_runs(settings), *unfinished(settings)]
 
 
 def metadata(settings: Settings) -> Iterator[Finding]:
@@ -131,6 +131,12 @@ def versions(settings: Settings) -> Iterator[Finding]:
 def dead_runs(settings: Settings) -> Iterator[Finding]:
     for run_id in tracking.dead_runs(settings):
         yield Finding(f"MLflow run {run_id} is RUNNING, its process is gone", "MLflow", "tandem doctor --mend")
+
+
+def unfinished(settings: Settings) -> Iterator[Finding]:
+    """Erasures whose tombstone stands, and whose pages are still in the stores."""
+    for path in sorted((settings.home / "erasing").glob("*.json")):
+        yield Finding(f"an erasure is not finished ({path.stem[:12]}): the stores still hold it", "erasure", "tandem maintain")
 
 
 def mend(settings: Settings) -> list[str]:

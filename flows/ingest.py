@@ -82,8 +82,8 @@ def assemble(
     else:
         raise InputError("no questions yet: add --questions FILE (JSONL or CSV with question, answer, document)")
     erased = takeout.leave_out(raw / "documents", tombstones)
-    for line in erased:
-        say(line)
+    if erased:
+        say(f"{len(erased)} pages are left out, as they were erased")  # Prefect keeps what is said: no id
     return raw, placed, erased
 
 

@@ -39,7 +39,7 @@ def survey(settings: Settings, entries: list[Entry], names: Sequence[str]) -> Su
     releases = {found: pinned(settings, found) for found in kept(entries)}
     indexes = [manifest_of(release) for release in releases.values()] + workspace_index(settings)
     others = [rest_of(settings.index_uri, each, []) for each in indexes if reads(settings, each)]
-    known = {row["document"] for rows in others for row in rows} | in_corpus(settings)
+    known = {row["document"] for rows in others for row in rows} | in_corpus(settings) | learnt(settings, releases)
     documents = resolved(names, known)
     passages = [row for each in indexes for row in pages_of(settings.index_uri, each, documents)]
     pairs = [*asked_about(settings, known, documents), *judged_about(settings, entries, documents)]
@@ -168,6 +168,11 @@ def models(settings: Settings, releases: dict[Found, Release]) -> Iterator[tuple
     """Every adapter in the store, and every embedder that was tuned here, with what it says that it learnt."""
     for digest in lone_adapters(settings) | {each.digest for release in releases.values() for each in tuned(release)}:
         yield digest, lineage_in(settings.store / "objects" / digest)
+
+
+def learnt(settings: Settings, releases: dict[Found, Release]) -> set[str]:
+    """Pages that no index has any more, and that weights which are still there learnt from."""
+    return {page for _, lineage in models(settings, releases) if lineage for page in lineage.get("documents", ())}
 
 
 def lone_adapters(settings: Settings) -> set[str]:

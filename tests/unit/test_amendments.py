@@ -34,9 +34,10 @@ class Story:
     def add(self, action: Action, release: str, candidate: str | None = None, **evidence: str) -> Entry:
         entries = self.entries
         moves = action != "erase" or ("amends" in evidence and candidate is None)
+        version = len(entries) + 1 if moves else entries[-1].version
         draft = Draft(
-            action=action, release=identity(release), number=int(release[0]),
-            version=len(entries) + 1 if moves else entries[-1].version, candidate=identity(candidate) if candidate else None, who="ada", why="because", at=AT,
+            action=action, release=identity(release), number=int(release[0]), version=version,
+            candidate=identity(candidate) if candidate else None, who="ada", why="because", at=AT,
             evidence={key: identity(name) for key, name in evidence.items()}, runs={},
         )  # fmt: skip
         return ledger.append(self.folder, draft, len(entries))

@@ -4,6 +4,7 @@ What is made from the corpus and can be made again goes whole; evidence stays, w
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from flows.evidence import replace_file, replacement
 from flows.pipeline import repository
 from flows.settings import Settings
 from flows.store import open_file
-from tasks.canary import Canary, blot_database, in_file, in_stream
+from tasks.canary import SQLITE, Canary, blot_database, in_file, in_stream
 from tasks.checkpoints import KEY
 from tasks.documents import identity
 from tasks.errors import IntegrityError
@@ -26,7 +27,7 @@ from tasks.records import canonical_json, jsonl_line
 from tasks.tombstones import Tombstones, blanked
 
 ANSWERS = ("answers", "champion answers")
-DATABASES = (".db", ".sqlite")
+FOLDERS = ("metrics", "plots")  # of which each stage has its own part
 MODELS = "data/models"
 VOCABULARY = ("*.safetensors", "*.onnx", "tokenizer*", "vocab.*", "merges.txt", "*.model")
 
@@ -46,7 +47,8 @@ def clear_workspace(settings: Settings, wanted: Canary, index_gone: bool) -> lis
 def outputs(data: Path) -> list[Path]:
     """Of the stages, and what an ingest left aside; neither the corpus, which is rid of it, nor the demo's, nor the models."""
     left = sorted(data.iterdir()) if data.is_dir() else []
-    return [path for path in left if path.name not in ("raw", "raw.dvc", "demo", "models", ".gitignore")]
+    whole = [path for path in left if path.name not in ("raw", "raw.dvc", "demo", "models", ".gitignore", *FOLDERS)]
+    return [*whole, *(path for folder in FOLDERS if (data / folder).is_dir() for path in sorted((data / folder).iterdir()))]
 
 
 def holds(path: Path, wanted: Canary) -> bool:
@@ -228,15 +230,26 @@ def clear_home(settings: Settings, wanted: Canary) -> int:
     """Caches go whole, databases are overwritten row by row, and any other file that holds it goes. Returns how many."""
     for cache in caches(settings):
         shutil.rmtree(cache, ignore_errors=True) if cache.is_dir() else cache.unlink(missing_ok=True)
+    files = [*own_files(settings), *outside_files(settings)]
     gone = 0
-    for path in [*own_files(settings), *outside_files(settings)]:
-        if path.suffix in DATABASES:
-            gone += bool(in_file(path, wanted)) and blot_database(path, wanted)
-        elif in_file(path, wanted):
-            path.unlink()
+    for database in sorted({base for path in files if (base := database_of(path))}):
+        if any(in_file(path, wanted) for path in files if database_of(path) == database):
+            blot_database(database, wanted)
+            gone += 1
+    for path in files:
+        if database_of(path) is None and in_file(path, wanted):
+            path.unlink(missing_ok=True)
             gone += 1
     asked.forget(asked.place(settings), lambda told: wanted.within(json.dumps(told, ensure_ascii=False).encode()))
     return gone
+
+
+def database_of(path: Path) -> Path | None:
+    """The SQLite file that this is, or a part of: to take its log away would tear it."""
+    base = path.with_name(re.sub("-(wal|shm|journal)$", "", path.name))
+    with suppress(FileNotFoundError), base.open("rb") as file:
+        return base if file.read(len(SQLITE)) == SQLITE else None
+    return None
 
 
 def caches(settings: Settings) -> Iterator[Path]:

@@ -82,7 +82,7 @@ def files(paths: Any, settings: Settings, wanted: Canary) -> Looked:
     for path in paths:
         if copies.is_vocabulary(path):
             continue
-        yield relative(settings, path), path.stat().st_size, in_file(path, wanted)
+        yield relative(settings, path), path.stat().st_size if path.exists() else 0, in_file(path, wanted)
 
 
 def relative(settings: Settings, path: Path) -> str:

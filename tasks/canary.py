@@ -80,7 +80,9 @@ def own_lines(passages: Iterable[Record], pairs: Iterable[Record], others: Itera
 
 
 def in_file(path: Path, wanted: Canary) -> bool:
-    """Also where it is packed, and in SQLite's rows, which may lie in pieces. A file that cannot be read is a finding."""
+    """Also where it is packed, and in SQLite's rows, which may lie in pieces. A file that is gone by now holds nothing."""
+    if not path.exists():  # the log of a database that somebody is at work with
+        return False
     with path.open("rb") as file:
         head = file.read(16)
         file.seek(0)

@@ -1,7 +1,9 @@
 """What stands in the way of an erased page: who answers, who is promoted, who is gone back to, what the evidence still says."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from flows.settings import Settings
 from flows.store import seal_file
 from tasks.canary import canary
 from tasks.errors import InputError, IntegrityError, RefusedError
-from tasks.records import canonical_json, write_json
+from tasks.records import canonical_json, write_json, write_text
 
 
 @pytest.fixture
@@ -124,3 +126,29 @@ def test_doctor_names_an_erasure_that_is_not_finished(settings: Settings) -> Non
     assert list(doctor.unfinished(settings)) == []
     pending.note(settings, Pending("f" * 64, ["page-1"], []))
     assert [finding.mend for finding in doctor.unfinished(settings)] == ["tandem maintain"]
+
+
+def test_a_database_that_somebody_has_open_is_overwritten_with_its_log_and_stays_whole(settings: Settings) -> None:
+    path = settings.home / "prefect/prefect.db"
+    path.parent.mkdir(parents=True)
+    other = settings.home / "logs/prefect.log"
+    write_text(other, "A quokka bites at night.")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE log (said TEXT, level INTEGER)")
+        database.executemany("INSERT INTO log VALUES (?, 1)", [("A quokka bites at night.",), ("All is well.",)])
+        database.commit()
+        assert b"quokka" in path.with_name("prefect.db-wal").read_bytes()
+        copies.clear_home(settings, canary(["A quokka bites at night."]))
+        assert [row[0] for row in database.execute("SELECT said FROM log")] == ["[erased]", "All is well."]
+        assert not any(b"quokka" in file.read_bytes() for file in copies.files_below(settings.home)) and not other.exists()
+
+
+def test_outputs_of_stages_that_hold_it_go_and_the_others_stay(settings: Settings) -> None:
+    data = settings.root / "data"
+    write_text(data / "metrics/examples.json", "A quokka bites at night.")
+    write_text(data / "documents/rejected.jsonl", "A quokka bites at night.")
+    write_text(data / "models/base/vocab.json", "A quokka bites at night.")
+    gone = copies.clear_workspace(settings, canary(["A quokka bites at night."]), index_gone=True)
+    assert sorted(gone) == ["data/documents", "data/index", "data/metrics/examples.json"]
+    assert (data / "metrics/index.json").exists() and (data / "models/base").exists() and not (data / "documents").exists()

@@ -66,7 +66,8 @@ def bury(opened: Session, entries: list[Entry], found: Survey, reason: str) -> E
     entry = ledger.append(settings.ledger, draft, len(entries))
     failpoint("erase.after-entry")
     promotion.follow_ledger(settings)
-    say(f"ledger entry {entry.sequence}: {len(found.documents)} pages are answered by no release any more")
+    count = len(found.documents)
+    say(f"ledger entry {entry.sequence}: {count} {'page is' if count == 1 else 'pages are'} answered by no release any more")
     return entry
 
 

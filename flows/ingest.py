@@ -83,7 +83,7 @@ def assemble(
         raise InputError("no questions yet: add --questions FILE (JSONL or CSV with question, answer, document)")
     erased = takeout.leave_out(raw / "documents", tombstones)
     if erased:
-        say(f"{len(erased)} pages are left out, as they were erased")  # Prefect keeps what is said: no id
+        say(f"left out as they were erased: {len(erased)}")  # Prefect keeps what is said, so no id
     return raw, placed, erased
 
 

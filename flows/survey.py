@@ -19,7 +19,7 @@ from tasks.manifest import Release
 from tasks.pairs import placed_questions
 from tasks.prompts import one_line, unpinned
 from tasks.questions import PageFinder
-from tasks.records import Record, read_json
+from tasks.records import Record, iterate_jsonl, read_json
 from tasks.rewriting import pages_of, rest_of
 from tasks.tombstones import Erased, Erasure, Tombstones, document_key, pairs_of, shot_key
 
@@ -42,14 +42,17 @@ def survey(settings: Settings, entries: list[Entry], names: Sequence[str]) -> Su
     known = {row["document"] for rows in others for row in rows} | in_corpus(settings) | learnt(settings, releases)
     documents = resolved(names, known)
     passages = [row for each in indexes for row in pages_of(settings.index_uri, each, documents)]
+    brought = texts_of(settings)
     pairs = [*asked_about(settings, known, documents), *judged_about(settings, entries, documents)]
     rest = [row["text"] for rows in others for row in rows if row["document"] not in documents]
+    rest += [text for page, text in brought if page not in documents]
     if not in_corpus(settings) - set(documents):
         raise InputError("nothing would be left of the corpus; to remove an assistant whole: make clean")
     erasure = knew(settings, releases, documents, passages, pairs)
     said = [{"answer": answer["content"]} for release in releases.values() for question, answer in turns(release)
             if shot_key(question, answer) in erasure.shots]  # fmt: skip
-    lines = own_lines(passages, [*pairs, *said], [*rest, *asked_otherwise(settings, known, documents)])
+    rows = [*passages, *({"text": text} for page, text in brought if page in documents)]
+    lines = own_lines(rows, [*pairs, *said], [*rest, *asked_otherwise(settings, known, documents)])
     unsaid = [found.number for found, release in releases.items() if says_nothing(settings, release)]
     return Survey(documents, erasure, lines, unsaid)
 
@@ -79,6 +82,16 @@ def reads(settings: Settings, manifest: Record) -> bool:
 def in_corpus(settings: Settings) -> set[str]:
     raw = settings.root / "data/raw/documents"
     return {identity(path) for path in list_files(raw)} if raw.is_dir() else set()
+
+
+def texts_of(settings: Settings) -> list[tuple[str, str]]:
+    """(page, text) as it was brought and as it was read. Of a PDF or docx only the latter."""
+    raw, read = settings.root / "data/raw/documents", settings.root / "data/documents/documents.jsonl"
+    files = [(identity(path), raw / path) for path in list_files(raw)] if raw.is_dir() else []
+    brought = [
+        (page, path.read_bytes().decode("utf-8", "ignore")) for page, path in files if path.suffix not in (".pdf", ".docx")
+    ]
+    return brought + [(record["id"], record["text"]) for record in (iterate_jsonl(read) if read.exists() else ())]
 
 
 def resolved(names: Sequence[str], known: set[str]) -> list[str]:

@@ -144,6 +144,18 @@ def test_a_page_that_comes_back_is_left_out_until_a_person_takes_it_back(
 
 
 @pytest.mark.slow
+def test_a_second_erasure_amends_what_the_first_one_left(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = copy(world.second)
+    assert run(["erase", PAGE, "--reason", "case 81"]) == 0
+    done = printed(capsys, "erase", "staff/pay", "shop/prices", "--reason", "case 82")
+    assert done["amended"] == [1, 2] and done["hits"] == [] and not done["fell_back"]  # no adapter is left that could know them
+    assert holders(clone) == [] and printed(capsys, "doctor")["findings"] == []
+    text = b"night bonus of 3.10 pounds"
+    assert not any(text in content(path) for path in (clone / ".tandem").rglob("*") if path.is_file())
+    assert run(["report", "1"]) == 0 and run(["ask", QUESTION, "--release", "1"]) == 0
+
+
+@pytest.mark.slow
 def test_what_a_dvc_remote_holds_goes_as_well(
     world: World, copy: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

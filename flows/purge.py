@@ -23,7 +23,7 @@ from flows.store import open_folder, seal_file
 from flows.succession import promotion_of
 from flows.survey import manifest_of, workspace_index
 from tasks.canary import Canary
-from tasks.errors import InputError
+from tasks.errors import InputError, IntegrityError
 from tasks.generation import environment
 from tasks.golden import golden_record
 from tasks.manifest import Release, release_id, render, short
@@ -81,12 +81,22 @@ def wanted_forms(settings: Settings, pages: Sequence[str]) -> dict[str, list[tup
     found: dict[str, dict[str, tuple[Form, Release, str]]] = {}
     for each in kept(entries):
         release = housekeeping.pinned(settings, each)
-        form = Form(release.index.tag, amended_manifest(settings.index_uri, manifest_of(release), pages))
+        form = Form(release.index.tag, readable(settings, each, release, pages))
         if not form.manifest["rows"]:
             raise InputError(f"release {each.number} would have no page left; drop it first: tandem maintain --keep 1 --days 0")
         lock = promotion_of(entries, each.release).evidence.get("dvc.lock", "")
         found.setdefault(release.index.table, {})[release.index.tag] = (form, release, lock)
     return {table: list(forms.values()) for table, forms in found.items()}
+
+
+def readable(settings: Settings, found: Found, release: Release, pages: Sequence[str]) -> Record:
+    try:
+        return amended_manifest(settings.index_uri, manifest_of(release), pages)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"release {found.number} does not read, so it cannot be amended ({error}). The tombstone stands. Mend it (tandem "
+            "doctor), or drop it: tandem maintain --keep 1 --days 0"
+        ) from error
 
 
 def opened_embedder(settings: Settings, release: Release) -> Any:
@@ -221,4 +231,5 @@ def free(settings: Settings) -> None:
     for version in registry.versions(settings):
         if version.release in gone:
             registry.delete_version(settings, version.number)
+    housekeeping.check(settings, found, {})
     failpoint("purge.after-store")

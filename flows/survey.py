@@ -37,8 +37,9 @@ class Survey:
 def survey(settings: Settings, entries: list[Entry], names: Sequence[str]) -> Survey:
     """Raises InputError for a page that no release and no corpus knows, and where nothing else would be left."""
     releases = {found: pinned(settings, found) for found in kept(entries)}
-    indexes = [manifest_of(release) for release in releases.values()] + workspace_index(settings)
-    others = [rest_of(settings.index_uri, each, []) for each in indexes if reads(settings, each)]
+    every = [manifest_of(release) for release in releases.values()] + workspace_index(settings)
+    indexes = [each for each in every if reads(settings, each)]
+    others = [rest_of(settings.index_uri, each, []) for each in indexes]
     known = {row["document"] for rows in others for row in rows} | in_corpus(settings) | learnt(settings, releases)
     documents = resolved(names, known)
     passages = [row for each in indexes for row in pages_of(settings.index_uri, each, documents)]
@@ -67,14 +68,12 @@ def workspace_index(settings: Settings) -> list[Record]:
 
 
 def reads(settings: Settings, manifest: Record) -> bool:
-    """The workspace's index may be gone: its next build makes it again. Raises IntegrityError for that of a release."""
+    """A tombstone does not wait for an index that is gone or torn, which nobody can search either; the purge stops there."""
     from tasks.search import open_version
 
     try:
         open_version(settings.index_uri, manifest)
     except IntegrityError:
-        if manifest not in workspace_index(settings):
-            raise
         return False
     return True
 
@@ -170,7 +169,9 @@ def by_number(settings: Settings, releases: dict[Found, Release], documents: lis
         return sorted({found.number for found, release in releases.items() if knows(release)})
 
     return {
-        "index": numbers(lambda release: pages_of(settings.index_uri, manifest_of(release), documents)),
+        "index": numbers(
+            lambda release: reads(settings, index := manifest_of(release)) and pages_of(settings.index_uri, index, documents)
+        ),
         "adapter": numbers(lambda release: release.adapter and release.adapter.digest in erasure.adapters),
         "encoder": numbers(lambda release: any(each.digest in erasure.encoders for each in tuned(release))),
         "prompt": numbers(lambda release: set(erasure.shots) & {shot_key(*pair) for pair in turns(release)}),

@@ -15,6 +15,7 @@ from tasks.index import COLUMNS, FORMAT, build_structures, check_content, set_pr
 from tasks.nearest import served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, value_digest
+from tasks.search import open_version
 from tasks.tables import checkout, connect, existing_ids, is_local, open_table, table_names, tags
 from tasks.upkeep import OURS
 
@@ -37,8 +38,7 @@ def pages_of(store: str, manifest: Record, pages: Sequence[str]) -> list[Record]
 
 def rest_of(store: str, manifest: Record, pages: Sequence[str]) -> list[Record]:
     """The other rows, ids and texts only."""
-    table: Any = open_table(connect(store), manifest["table"])
-    checkout(table, manifest["tag"])
+    table = open_version(store, manifest)
     rows = table.search().where(outside(pages)).select(["id", "document", "text"]).limit(table.count_rows() or 1)
     return list(rows.to_list())
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-from flows import asked, faults, ledger, showing
+from flows import asked, erasing, faults, ledger, showing
 from flows.retention import DAYS, KEEP
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError, TandemError
@@ -73,7 +73,7 @@ def report_error(message: str, code: int, as_json: bool) -> int:
 def exit_code(result: Any) -> int:
     if isinstance(result, dict) and result.get("outcome") in ("refused", "undecided"):
         return 3
-    return 1 if isinstance(result, dict) and result.get("findings") else 0
+    return 1 if isinstance(result, dict) and (result.get("findings") or result.get("hits")) else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--column", action="append", default=[], metavar="OURS=THEIRS", help="answer=Answer: a column by another name"
     )
+    added.add_argument("--take-back", nargs="+", default=[], metavar="PAGE", help="take in again although it was erased")
+    added.add_argument("--reason", default="", help="why, for the ledger")
     added = add(
         "draft-questions", "propose question/answer pairs from pages, for a person to accept", draft_questions, showing.says
     )
@@ -133,6 +135,7 @@ def parser() -> argparse.ArgumentParser:
     added = add("maintain", "drop old releases and what only they needed, and check what stays", maintain, showing.says)
     added.add_argument("--keep", type=int, default=KEEP, metavar="N", help="the N newest releases stay (%(default)s)")
     added.add_argument("--days", type=int, default=DAYS, metavar="D", help="and those live in the last D days (%(default)s)")
+    erasing.arguments(add)
     added = add("doctor", "check ledger, store, index and registry", doctor, showing.doctor)
     added.add_argument(
         "--strict", action="store_true", help="fail for minor findings too, ask golden questions, and read DVC's cache"
@@ -148,7 +151,7 @@ def ingest(options: argparse.Namespace, settings: Settings) -> Any:
     before_a_flow(settings)
     from flows.ingest import ingest as flow
 
-    return flow(options.documents, options.questions, parse_columns(options.column))
+    return flow(options.documents, options.questions, parse_columns(options.column), options.take_back, options.reason)
 
 
 def draft_questions(options: argparse.Namespace, settings: Settings) -> Any:
@@ -252,7 +255,12 @@ def remembered(settings: Settings, told: Any) -> str | None:
 
 
 def why(options: argparse.Namespace, settings: Settings) -> Any:
-    return asked.recall(asked.place(settings), options.answer)
+    from flows import erasures
+
+    told = asked.recall(asked.place(settings), options.answer)
+    if not erasures.told_without(erasures.standing(settings, ledger.read(settings.ledger)), told):
+        raise InputError(f"answer {options.answer} showed a page that was erased since; it is not told any more")
+    return told
 
 
 def status(options: argparse.Namespace, settings: Settings) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import yaml
 
-from flows import ledger
+from flows import erasures, ledger
+from flows.evidence import open_evidence
 from flows.opening import manifest_text
 from flows.settings import Settings
-from flows.store import open_file
 from flows.succession import promotion_of
 from tasks.manifest import difference, load_release
 from tasks.records import Record
@@ -21,20 +21,24 @@ def diff(settings: Settings, left: str, right: str) -> Record:
     a, b = ledger.find(entries, left), ledger.find(entries, right)
     old, new = (load_release(manifest_text(settings, each.release)) for each in (a, b))
     evidence = [promotion_of(entries, each.release).evidence for each in (a, b)]
-    documents = [sealed(settings, each["documents"]) for each in evidence]
+    tombstones = erasures.standing(settings, entries)
+    documents = [
+        {page: digest for page, digest in sealed(settings, each["documents"]).items() if not tombstones.covers(page)}
+        for each in evidence
+    ]
     reports = [sealed(settings, each["report"]) for each in evidence]
     return {
         "from": {"number": a.number, "release": a.release},
         "to": {"number": b.number, "release": b.release},
         "content": difference(old, new),
-        "params": param_changes(*(yaml.safe_load(open_file(settings.store, each["dvc.lock"])) for each in evidence)),
+        "params": param_changes(*(yaml.safe_load(open_evidence(settings.store, each["dvc.lock"])) for each in evidence)),
         "documents": document_changes(*documents),
         "metrics": metric_changes(*reports),
     }
 
 
 def sealed(settings: Settings, digest: str) -> Any:
-    return json.loads(open_file(settings.store, digest))
+    return json.loads(open_evidence(settings.store, digest))
 
 
 def document_changes(old: dict[str, str], new: dict[str, str]) -> Record:

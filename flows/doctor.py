@@ -6,7 +6,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from flows import indexes, ledger, listing, metadata, promotion, registration, registry, tracking
+from flows import erasures, indexes, ledger, listing, metadata, promotion, registration, registry, tracking
+from flows.amendments import origin
+from flows.evidence import open_evidence
 from flows.finding import Finding
 from flows.ledger import Entry, Found
 from flows.lock import exclusive
@@ -14,7 +16,7 @@ from flows.opening import manifest_text, open_manifest
 from flows.retention import retired
 from flows.session import note_running
 from flows.settings import Settings
-from flows.store import open_file, open_folder
+from flows.store import open_folder
 from flows.succession import promotion_of
 from tasks.assistant import Assistant
 from tasks.errors import TandemError
@@ -37,6 +39,7 @@ def examine(settings: Settings, strict: bool = False) -> list[Finding]:
         *history(settings),
         *versions(settings),
         *dead_runs(settings),
+        *unfinished(settings),
         *(thorough(settings) if strict else ()),
     ]
 
@@ -79,9 +82,13 @@ def check_retrieval(settings: Settings, entries: list[Entry], found: Found) -> N
     evidence = promotion_of(entries, found.release).evidence
     if "golden" not in evidence or "answers" not in evidence:  # sealed before there was such evidence
         return
-    asked = {record["question"] for record in json.loads(open_file(settings.store, evidence["golden"]))["answers"]}
-    answers = map(json.loads, open_file(settings.store, evidence["answers"]).splitlines())
+    if origin(entries, found.release) != found.release:  # an erasure changed its index, and asked it anew
+        return
+    asked = {record["question"] for record in json.loads(open_evidence(settings.store, evidence["golden"]))["answers"]}
+    answers = map(json.loads, open_evidence(settings.store, evidence["answers"]).splitlines())
     before = {each["text"]: each["ranked_pages"] for each in answers if each["text"] in asked and each.get("ranked_pages")}
+    erased = erasures.standing(settings, entries)
+    before = {question: ranked for question, ranked in before.items() if not any(map(erased.covers, ranked))}
     check_pages(before, {question: pages(assistant, question) for question in before})
 
 
@@ -158,7 +165,7 @@ def lock_of(entries: list[Entry], found: Found) -> str:
 def evidence_faults(settings: Settings, entry: Entry) -> Iterator[Finding]:
     for name, digest in entry.evidence.items():
         try:
-            open_file(settings.store, digest)
+            open_evidence(settings.store, digest)
         except TandemError as error:
             yield Finding(f"evidence {name}: {error}", f"ledger entry {entry.sequence}", "restore the store from a backup")
 
@@ -190,6 +197,12 @@ def dead_runs(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             f"MLflow run {run_id} is RUNNING, its process is gone", "MLflow", "any flow, or tandem doctor --mend", minor=True
         )
+
+
+def unfinished(settings: Settings) -> Iterator[Finding]:
+    """Erasures whose tombstone stands, and whose pages are still in the stores."""
+    for path in sorted((settings.home / "erasing").glob("*.json")):
+        yield Finding(f"an erasure is not finished ({path.stem[:12]}): the stores still hold it", "erasure", "tandem maintain")
 
 
 def mend(settings: Settings) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows import ledger, listing, promotion
 from flows.aside import PREFIX, remove
+from flows.evidence import replacement
 from flows.indexes import open_rows
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, manifest_text
@@ -176,7 +177,8 @@ def free_store(settings: Settings, kept: list[Found]) -> None:
     """Models that no kept release pins go, and with them files that no ledger entry names; what the ledger rests on stays."""
     entries = ledger.read(settings.ledger)
     folders = {digest for found in kept for digest in digests(pinned(settings, found))}
-    named = {digest for entry in entries for digest in (entry.release, entry.candidate, *entry.evidence.values())}
+    digests_named = {digest for entry in entries for digest in (entry.release, entry.candidate, *entry.evidence.values())}
+    named = {replacement(settings.store, digest) for digest in digests_named if digest}
     for folder, needed in ((settings.store / "objects", folders), (settings.store / "files", folders | named)):
         for path in below(folder):
             if path.name not in needed and not path.name.startswith(PREFIX):

@@ -8,8 +8,9 @@ from typing import Any
 import yaml
 
 from flows import listing
+from flows.evidence import open_evidence
 from flows.settings import Settings
-from flows.store import open_file, open_folder
+from flows.store import open_folder
 from tasks.errors import IntegrityError, TandemError
 from tasks.manifest import Release
 from tasks.records import Record, read_json, read_jsonl
@@ -163,7 +164,7 @@ def version_with(settings: Settings, release: Release) -> int | None:
 def cached_passages(settings: Settings, lock: str) -> list[Record] | None:
     """data/chunks/passages.jsonl as that dvc.lock has it, out of DVC's cache, whole or not at all."""
     try:
-        outs = yaml.safe_load(open_file(settings.store, lock))["stages"].get("chunks", {}).get("outs", [])
+        outs = yaml.safe_load(open_evidence(settings.store, lock))["stages"].get("chunks", {}).get("outs", [])
     except TandemError:  # `tandem doctor` has a finding of its own for it
         return None
     folders = [cached(settings.root, out["md5"]) for out in outs if out["path"] == "data/chunks"]

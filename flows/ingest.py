@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import corpus, steps
+from flows import corpus, erase, erasures, ledger, steps, takeout
 from flows.presenting import conclude
 from flows.promotion import scratch
 from flows.session import Session, note_running, running_file, say, session
@@ -26,8 +26,17 @@ from tasks.records import Record, folder_digest, read_json, write_jsonl
 
 
 @flow(name="ingest", flow_run_name="ingest")
-def ingest(documents: list[str], questions: str | None = None, columns: dict[str, str] | None = None) -> dict[str, Any]:
+def ingest(
+    documents: list[str],
+    questions: str | None = None,
+    columns: dict[str, str] | None = None,
+    take_back: list[str] | None = None,
+    reason: str = "",
+) -> dict[str, Any]:
+    """Pages that were erased are left out, unless `take_back` names them, with a `reason`."""
     with session("ingest") as opened:
+        if take_back:
+            erase.take_back(opened.settings, take_back, reason)
         counts = take_in(opened, documents, questions, columns or {})
         steps.reproduce(opened, "questions")
         conclude(opened, f"{counts['accepted']} documents", {"outcome": "ingested", "rejected": str(counts["rejected"])})
@@ -40,8 +49,8 @@ def take_in(opened: Session, documents: list[str], questions: str | None, column
     settings = opened.settings
     aside = scratch(settings, "ingest")
     try:
-        raw, placed = assemble(settings, aside / "raw", documents, questions, columns)
-        counts = check(settings, raw, placed, aside)
+        raw, placed, erased = assemble(settings, aside / "raw", documents, questions, columns)
+        counts = check(settings, raw, placed, aside) | {"erased": erased}
         if not same_as_before(settings, raw):
             corpus.swap_in(settings.root / "data", raw)
         corpus.record(settings, lambda pid: note_running(settings, pid))  # also where it was killed before it came to this
@@ -54,23 +63,28 @@ def take_in(opened: Session, documents: list[str], questions: str | None, column
 
 def assemble(
     settings: Settings, raw: Path, documents: list[str], questions: str | None, columns: Mapping[str, str]
-) -> tuple[Path, list[tuple[str, Record]]]:
-    """documents/ and questions.jsonl in one folder, and the questions with their places in the person's own file.
+) -> tuple[Path, list[tuple[str, Record]], list[str]]:
+    """documents/ and questions.jsonl in one folder, the questions with their places in the person's own file, and what was left
+    out as it was erased.
 
     Without --questions the present ones stay.
     """
     raw.mkdir(parents=True)
     copy_corpus([Path(path) for path in documents], raw / "documents")
     present = settings.root / "data/raw/questions.jsonl"
+    tombstones = erasures.standing(settings, ledger.read(settings.ledger))
     if questions is not None:
-        placed = placed_questions(Path(questions), columns)
+        placed = takeout.without(placed_questions(Path(questions), columns), raw, tombstones)
         write_jsonl(raw / "questions.jsonl", [record for _, record in placed])
     elif present.exists():
         placed = placed_questions(present, {})
         shutil.copyfile(present, raw / "questions.jsonl")
     else:
         raise InputError("no questions yet: add --questions FILE (JSONL or CSV with question, answer, document)")
-    return raw, placed
+    erased = takeout.leave_out(raw / "documents", tombstones)
+    if erased:
+        say(f"left out as they were erased: {len(erased)}")  # Prefect keeps what is said, so no id
+    return raw, placed, erased
 
 
 def check(settings: Settings, raw: Path, placed: list[tuple[str, Record]], aside: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, ValidationError
 
+from flows.amendments import amends, check_erasure
 from flows.aside import aside, new_file, write_new
 from flows.lock import private_folder
 from tasks.errors import ConflictError, InputError, IntegrityError
@@ -110,11 +111,12 @@ def check_follows(entries: list[Entry], draft: Draft) -> None:
     dropped = set(draft.evidence.values()) if draft.action == "retire" else set()
     if draft.release in dropped or not dropped <= {each.release for each in known(entries)}:
         raise InputError("a retirement names releases that were live before and are not live now")
+    check_erasure(draft, before)
     if draft.action == "promote" and (draft.release is None or draft.number != number_for(entries, draft.release)):
         raise InputError(f"a promotion names its release and the number of `number_for`, not {draft.number}")
-    if draft.action == "rollback" and not any(entry.release == draft.release for entry in entries if draft.release):
+    if draft.action == "rollback" and draft.release not in {found.release for found in known(entries)}:
         raise InputError("a rollback goes back to a release that was live before; see: tandem history")
-    if draft.action == "rollback" and draft.number != number_for(entries, draft.release or ""):
+    if draft.action == "rollback" and Found(str(draft.release), int(draft.number or 0)) not in known(entries):
         raise InputError(f"a rollback carries the old number of its release, not {draft.number}")
 
 
@@ -215,9 +217,13 @@ def find(entries: list[Entry], name: str) -> Found:
 
 
 def known(entries: list[Entry]) -> list[Found]:
-    """Every release that was ever live, in the order of its first time."""
-    pairs = (Found(entry.release, entry.number) for entry in entries if entry.release and entry.number)
-    return list(dict.fromkeys(pairs))
+    """Every release that was ever live, or amends one that was, in the order of its first time."""
+    numbers: dict[str, int] = {}
+    for entry in entries:
+        new = {entry.release: entry.number} if entry.release and entry.number else {}
+        numbers = numbers | new
+        numbers |= {amended: numbers[old] for old, amended in amends(entry) if old in numbers}
+    return [Found(release, number) for release, number in numbers.items()]
 
 
 def at_entry(entries: list[Entry], sequence: int) -> Found:
@@ -245,11 +251,7 @@ def nearest(found: list[Found], name: str) -> list[Found]:
     """By number where one was asked for, else by the shared start of the id; the newer first where two are as near."""
     if name.isdecimal() and len(name) <= 6:
         return sorted(found[::-1], key=lambda each: abs(each.number - int(name)))[:NEAREST]
-    return sorted(found[::-1], key=lambda each: -shared_start(each.release, name))[:NEAREST]
-
-
-def shared_start(a: str, b: str) -> int:
-    return next((at for at, (left, right) in enumerate(zip(a, b, strict=False)) if left != right), min(len(a), len(b)))
+    return sorted(found[::-1], key=lambda each: -len(os.path.commonprefix([each.release, name])))[:NEAREST]  # noqa: RUF071
 
 
 def listed(found: list[Found]) -> str:

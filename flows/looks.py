@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable
 
+from flows.evidence import open_evidence
 from flows.ledger import Entry
 from flows.settings import Settings
-from flows.store import open_file
 from tasks.looks import Glance, same_questions, sketch
 from tasks.records import Record
 from tasks.reports import Report
@@ -18,7 +18,7 @@ def earlier_looks(settings: Settings, entries: Iterable[Entry], report: Report) 
     """
     asked, found = sketch(answer.text or answer.question for answer in report.answers), []
     for digest in (entry.evidence["verdict"] for entry in entries if "champion report" in entry.evidence):
-        verdict = json.loads(open_file(settings.store, digest))
+        verdict = json.loads(open_evidence(settings.store, digest))
         if verdict["comparisons"] and looked_at(verdict, asked, report.questions_digest):
             look = verdict.get("look")
             found.append(Glance(look["mark"] if look else digest, verdict["thresholds"]["rule"]))

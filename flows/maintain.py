@@ -4,7 +4,8 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import housekeeping, registry
+from flows import housekeeping, ledger, purge, registry
+from flows.amendments import replaced
 from flows.ledger import Entry, Found
 from flows.presenting import conclude
 from flows.retention import DAYS, KEEP, Choice
@@ -20,12 +21,34 @@ def maintain(keep: int = KEEP, days: int = DAYS) -> dict[str, Any]:
         before = housekeeping.sizes(opened.settings)
         choice, broken = settle(opened, keep, days)
         retire(opened, choice, f"not among the {keep} newest, not live for {days} days")
-        forgotten = free(opened, choice.kept, bool(broken))
-        check(opened, choice.kept, broken)
+        erased = finish_erasures(opened)
+        kept = as_amended(opened, choice.kept)
+        forgotten = free(opened, kept, bool(broken))
+        check(opened, kept, broken)
         result = report(choice, broken, forgotten, before, housekeeping.sizes(opened.settings))
+        result = with_erasures(result, erased)
         say(result["says"])
         conclude(opened, f"{len(choice.dropped)} releases dropped", {"outcome": "maintained", "dropped": str(result["dropped"])})
         return result
+
+
+@task(task_run_name="finish erasures")
+def finish_erasures(opened: Session) -> dict[str, Any]:
+    """What a `tandem erase --later`, or one that was interrupted, still has to destroy."""
+    return purge.finish(opened.settings, opened.run_id)
+
+
+def with_erasures(result: dict[str, Any], erased: dict[str, Any]) -> dict[str, Any]:
+    """The report, with what the erasures that were finished changed, and with what of them is still found somewhere."""
+    hits = [f"erased, and still in {hit['where']}: {hit['what']}" for hit in erased["hits"]]
+    lines = [f"erased for good: {listed(erased['amended'])} amended"] if erased["amended"] else []
+    says = "\n".join([result["says"], *lines, *hits])
+    return result | {"erased": erased, "findings": [*result["findings"], *hits], "says": says}
+
+
+def as_amended(opened: Session, kept: list[Found]) -> list[Found]:
+    stands = replaced(ledger.read(opened.settings.ledger))
+    return [Found(stands.get(found.release, found.release), found.number) for found in kept]
 
 
 @task(task_run_name="choose releases")

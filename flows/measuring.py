@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import erasures, ledger
 from flows.candidate import Candidate
 from flows.ledger import Entry
 from flows.opening import manifest_text, open_manifest
@@ -48,7 +49,7 @@ def remeasure_champion(settings: Settings, champion: Entry, candidate: Candidate
             release.decoding,
             AnswerStore(settings.answers),
         )
-        measure_into(settings, subject, (release.arm,), candidate, folder, [])
+        measure_into(settings, subject, (assistant.arm,), candidate, folder, [])
     return folder
 
 
@@ -78,7 +79,11 @@ def open_candidate(settings: Settings, candidate: Candidate) -> "Index":
     from tasks.search import Index
 
     folder, pinned = candidate.query_encoder or (candidate.embedder, None)
-    return Index(settings.index_uri, {**candidate.index, "query_encoder": pinned}, Embedder(folder))
+    index = Index(settings.index_uri, {**candidate.index, "query_encoder": pinned}, Embedder(folder))
+    tombstones = erasures.standing(settings, ledger.read(settings.ledger))
+    if tombstones.erased:
+        index.hide(tombstones.covers)
+    return index
 
 
 def check_adapter(adapter: Path, asked: list[Record]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 
-from flows import listing
+from flows import erasures, listing
 from flows.ledger import Entry, find, live, read
 from flows.retention import check_kept
 from flows.settings import Settings
@@ -65,7 +65,8 @@ def open_manifest(settings: Settings, text: str) -> Assistant:
     check_tokenizer(release, {name: file_digest(base / name) for name in release.tokenizer})
     tuned = open_folder(settings.store, release.query_encoder.digest) if release.query_encoder else None
     listing.check(settings, release.index.model_dump())
-    return Assistant(release, release_id(release), Pieces(base, embedder, adapter, settings.index_uri, tuned))
+    pieces = Pieces(base, embedder, adapter, settings.index_uri, tuned)
+    return Assistant(release, release_id(release), pieces, erasures.watching(settings))
 
 
 def check_tokenizer(release: Release, actual: dict[str, str]) -> None:

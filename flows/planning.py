@@ -70,9 +70,9 @@ def adapter_of(settings: Settings, release: str) -> str | None:
 def document_list(settings: Settings, entry: ledger.Entry) -> dict[str, Any]:
     import json
 
-    from flows.store import open_file
+    from flows.evidence import open_evidence
 
-    return dict(json.loads(open_file(settings.store, entry.evidence["documents"])))
+    return dict(json.loads(open_evidence(settings.store, entry.evidence["documents"])))
 
 
 def next_command(settings: Settings, stale: dict[str, list[str]], lag: int) -> str:

@@ -16,13 +16,14 @@ from typing import Any
 
 from flows import ledger, registration, registry
 from flows.candidate import Candidate, as_release, document_digests
+from flows.evidence import open_evidence
 from flows.ledger import Draft, Entry
 from flows.looks import earlier_looks
 from flows.opening import manifest_text
 from flows.registry import Version
 from flows.reporting import of_verdict
 from flows.settings import Settings, child_environment
-from flows.store import open_file, seal_file, seal_folder
+from flows.store import seal_file, seal_folder
 from flows.succession import Withdrawn, moved, promotion_of
 from tasks.card import card
 from tasks.errors import IntegrityError, RefusedError, TandemError
@@ -273,12 +274,12 @@ def champion_evaluation(settings: Settings, entries: list[Entry], champion: Entr
     """Put the champion's sealed report and answers into `folder`, as `load_report` reads them."""
     digests = champion_evidence(entries, champion)
     for name, file in (("report", "report.json"), ("answers", "answers.jsonl")):
-        (folder / file).write_bytes(open_file(settings.store, digests[name]))
+        (folder / file).write_bytes(open_evidence(settings.store, digests[name]))
     return folder
 
 
 def sealed_json(settings: Settings, digest: str) -> Any:
-    return json.loads(open_file(settings.store, digest))
+    return json.loads(open_evidence(settings.store, digest))
 
 
 def scratch(settings: Settings, name: str) -> Path:

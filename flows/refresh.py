@@ -7,17 +7,18 @@ from typing import Any
 
 from prefect import flow
 
-from flows import ledger, pipeline, promotion, steps
+from flows import erasures, ledger, pipeline, promotion, steps
 from flows.candidate import Candidate, workspace_candidate
+from flows.evidence import open_evidence
 from flows.ledger import Entry
 from flows.opening import live_entry, manifest_text
 from flows.presenting import check_approval
 from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.shipping import ship
-from flows.store import open_file, open_folder
+from flows.store import open_folder
 from tasks.encoders import ENCODER, PINNED, pin, pinned
-from tasks.errors import TandemError
+from tasks.errors import InputError, TandemError
 from tasks.failpoints import failpoint
 from tasks.manifest import load_release
 from tasks.params import RetrieverParams
@@ -65,10 +66,15 @@ def restore_adapter(settings: Settings, entries: list[Entry], champion: Entry) -
     """The adapter that is live, not the newest that was trained: a refused retrain must not slip in with a refresh. DVC knows
     those that the pipeline made; one that was made elsewhere, or that DVC's cache has lost, comes out of the store."""
     live = load_release(manifest_text(settings, str(champion.release))).adapter
-    lock = open_file(settings.store, promotion.champion_evidence(entries, champion)["dvc.lock"]).decode()
+    lock = open_evidence(settings.store, promotion.champion_evidence(entries, champion)["dvc.lock"]).decode()
     try:
         pipeline.restore_stage(settings, "adapter", lock)
-    except TandemError:
+    except TandemError as error:
+        if erasures.standing(settings, entries).erased and live is None:
+            raise InputError(
+                f"the adapter with which release {champion.number} was made learnt from a page that was erased, and is gone; "
+                "none is left to compare. Train one that never saw the page: tandem retrain"
+            ) from error
         if live is None:
             raise
     target = settings.root / "data/adapter"

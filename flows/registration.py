@@ -6,12 +6,12 @@ The ledger decides and the store holds all of a release, so that a registry can 
 import json
 
 from flows import ledger, registry, tracking
+from flows.evidence import open_evidence
 from flows.ledger import Entry, Found
 from flows.opening import manifest_text
 from flows.registry import LEDGER_TAG, Version
 from flows.retention import retired
 from flows.settings import Settings
-from flows.store import open_file
 from flows.succession import moved, promotion_of
 from tasks.errors import IntegrityError, TandemError
 from tasks.failpoints import failpoint
@@ -60,10 +60,14 @@ def ensure(settings: Settings, entries: list[Entry], release: str, run_id: str) 
 
 def register_again(settings: Settings, entries: list[Entry], release: str, run_id: str) -> int:
     evidence = promotion_of(entries, release).evidence
-    verdict = json.loads(open_file(settings.store, evidence["verdict"]))
+    verdict = sealed_verdict(settings, evidence["verdict"])
     version = register(settings, load_release(manifest_text(settings, release)), verdict, run_id)
     tag(settings, version, moved(entries, release))
     return version
+
+
+def sealed_verdict(settings: Settings, digest: str) -> Record:
+    return dict(json.loads(open_evidence(settings.store, digest)))
 
 
 def tag(settings: Settings, version: int, entry: Entry) -> None:

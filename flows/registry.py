@@ -119,6 +119,17 @@ def move_alias(settings: Settings, version: int) -> None:
         raise IntegrityError(f"the alias {ALIAS} does not stand at version {version} after it was set; run: tandem doctor --mend")
 
 
+def delete_version(settings: Settings, version: int) -> None:
+    """With the model that it holds, whose artifact is the release's manifest. The alias has to stand elsewhere."""
+    mlflow = client(settings.tracking_uri)
+    made = mlflow.get_model_version(MODEL_NAME, str(version))
+    if champion_version(settings) == version:
+        raise IntegrityError(f"the alias {ALIAS} stands at version {version}, which was to go; run: tandem doctor --mend")
+    mlflow.delete_model_version(MODEL_NAME, str(version))
+    if made.model_id:
+        mlflow.delete_logged_model(made.model_id)
+
+
 def tag_version(settings: Settings, version: int, tags: Mapping[str, Any]) -> None:
     for key, value in tags.items():
         client(settings.tracking_uri).set_model_version_tag(MODEL_NAME, str(version), key, str(value))

@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
-from flows import comparing, ledger
+from flows import comparing, erasures, ledger
+from flows.amendments import replaced
 from flows.aside import aside, new_file
+from flows.evidence import open_evidence, replacement
 from flows.ledger import SHORTEST, Entry
 from flows.opening import manifest_text
 from flows.settings import Settings
-from flows.store import open_file
 from flows.succession import promotion_of
 from tasks.errors import InputError
 from tasks.headline import undecided
@@ -21,6 +22,7 @@ from tasks.judged import Judged
 from tasks.manifest import Release, difference, load_release, release_id, render, short
 from tasks.page import page
 from tasks.records import Record
+from tasks.tombstones import Tombstones, blanked
 
 JUDGED = ("promote", "refuse")  # the entries that a verdict stands behind
 
@@ -33,6 +35,8 @@ class Case:
     identity: str
     before: list[Entry]
     evidence: Mapping[str, bytes]
+    tombstones: Tombstones
+    stands: Mapping[str, str]  # for a release that an erasure replaced
 
     @property
     def champion(self) -> Entry | None:
@@ -42,7 +46,11 @@ class Case:
         return json.loads(self.evidence[name]) if name in self.evidence else None
 
     def answers(self, name: str) -> list[Record]:
-        return [json.loads(line) for line in self.evidence.get(name, b"").splitlines() if line.strip()]
+        told = (json.loads(line) for line in self.evidence.get(name, b"").splitlines() if line.strip())
+        return [blanked(record, self.tombstones.covers) for record in told]
+
+    def documents(self, digests: Mapping[str, str]) -> dict[str, str]:
+        return {page: digest for page, digest in digests.items() if not self.tombstones.covers(page)}
 
 
 def report(settings: Settings, name: str | None, target: Path | None) -> Record:
@@ -65,8 +73,10 @@ def of_entry(settings: Settings, entries: list[Entry], entry: Entry) -> Judged:
     """A judgement that the ledger holds."""
     identity = str(entry.candidate if entry.action == "refuse" else entry.release)
     evidence = {name: kept(settings, entry, name, digest) for name, digest in entry.evidence.items()}
-    release = load_release(manifest_text(settings, identity))
-    case = Case(release, identity, entries[: entry.sequence - 1], evidence)
+    release = load_release(open_evidence(settings.store, identity).decode())
+    case = Case(
+        release, identity, entries[: entry.sequence - 1], evidence, erasures.standing(settings, entries), replaced(entries)
+    )
     name = f"Candidate {short(identity)}" if entry.action == "refuse" else f"Release {entry.number}"
     outcome = "refused" if entry.action == "refuse" else "promoted"
     return judged(settings, case, name, outcome, entry.at, entry.why)
@@ -75,7 +85,7 @@ def of_entry(settings: Settings, entries: list[Entry], entry: Entry) -> Judged:
 def of_verdict(settings: Settings, entries: list[Entry], release: Release, evidence: Mapping[str, bytes], at: str = "") -> Judged:
     """A judgement that was just made against `entries`, which do not hold it yet."""
     identity = release_id(release)
-    case = Case(release, identity, entries, evidence)
+    case = Case(release, identity, entries, evidence, erasures.standing(settings, entries), replaced(entries))
     accepted = case.json("verdict")["accepted"]
     name = f"Release {ledger.number_for(entries, identity)}" if accepted else f"Candidate {short(identity)}"
     return judged(settings, case, name, "accepted" if accepted else "refused", at, "")
@@ -83,7 +93,8 @@ def of_verdict(settings: Settings, entries: list[Entry], release: Release, evide
 
 def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why: str) -> Judged:
     champion = case.champion
-    live = load_release(manifest_text(settings, str(champion.release))) if champion else None
+    champion_id = case.stands.get(str(champion.release), str(champion.release)) if champion else ""
+    live = load_release(manifest_text(settings, champion_id)) if champion else None
     return Judged(
         name=name,
         outcome=outcome,
@@ -108,8 +119,8 @@ def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why
 def since(settings: Settings, case: Case, live: Release) -> Record:
     """What became different between the champion and this release; the champion's own evidence was sealed with it."""
     before = promotion_of(case.before, str(case.champion and case.champion.release)).evidence
-    locks = [yaml.safe_load(data) for data in (open_file(settings.store, before["dvc.lock"]), case.evidence["dvc.lock"])]
-    documents = comparing.sealed(settings, before["documents"]), case.json("documents")
+    locks = [yaml.safe_load(data) for data in (open_evidence(settings.store, before["dvc.lock"]), case.evidence["dvc.lock"])]
+    documents = case.documents(comparing.sealed(settings, before["documents"])), case.documents(case.json("documents"))
     return {
         "content": difference(live, case.release),
         "params": comparing.param_changes(*locks),
@@ -147,12 +158,12 @@ def named_candidate(entry: Entry, name: str) -> bool:
 
 
 def kept(settings: Settings, entry: Entry, name: str, digest: str) -> bytes:
-    if not (settings.store / "files" / digest).exists():
+    if not (settings.store / "files" / replacement(settings.store, digest)).exists():
         raise InputError(
             f"the evidence of ledger entry {entry.sequence} is gone: {name} ({short(digest)}) is not in {settings.store}. "
             "Restore it from a backup; what became of the release: tandem history"
         )
-    return open_file(settings.store, digest)
+    return open_evidence(settings.store, digest)
 
 
 def write(path: Path, text: str) -> None:

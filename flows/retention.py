@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from flows.amendments import amends, replaced
 from flows.ledger import Entry, Found
 from tasks.errors import InputError
 
@@ -27,19 +28,25 @@ class Choice(NamedTuple):
 
 
 def retired(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """Release -> the entry that dropped it. One that was promoted again since is whole again."""
+    """Release -> the entry that dropped it, or that amended it. One that was promoted again since is whole again."""
     found: dict[str, Entry] = {}
     for entry in entries:
         if entry.action == "retire":
             found |= dict.fromkeys(entry.evidence.values(), entry)
         elif entry.action == "promote":
             found.pop(str(entry.release), None)
+        found |= {old: entry for old, _ in amends(entry)}
     return found
 
 
 def check_kept(entries: Iterable[Entry], found: Found) -> None:
     """Raises InputError for a release that maintenance dropped: it can be told of, but not asked."""
     entry = retired(entries).get(found.release)
+    if entry is not None and entry.action == "erase":
+        raise InputError(
+            f"this form of release {found.number} held what was erased on {entry.at[:10]} (ledger entry {entry.sequence}: "
+            f"{entry.why}); what stands for it now is asked by its number, {found.number}"
+        )
     if entry is not None:
         raise InputError(
             f"release {found.number} was dropped by maintenance on {entry.at[:10]} (ledger entry {entry.sequence}: {entry.why}); "
@@ -50,10 +57,11 @@ def check_kept(entries: Iterable[Entry], found: Found) -> None:
 def standing(entries: list[Entry], now: datetime) -> list[Standing]:
     """The newest first: the live one, then by the time until which each was live."""
     moves = [entry for entry in entries if entry.action in ("promote", "rollback", "erase", "override")]
+    stands = replaced(entries)
     last: dict[Found, datetime] = {}
     for entry, following in zip(moves, [*moves[1:], None], strict=True):
         if entry.release is not None and entry.number is not None:
-            found = Found(entry.release, entry.number)
+            found = Found(stands.get(entry.release, entry.release), entry.number)
             last.pop(found, None)
             last[found] = datetime.fromisoformat(following.at) if following else now
     gone = retired(entries)

@@ -4,7 +4,8 @@ from typing import Any
 
 from prefect import flow, task
 
-from flows import ledger, promotion, registration
+from flows import erasures, ledger, promotion, registration
+from flows.housekeeping import pinned
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry
 from flows.presenting import conclude
@@ -23,6 +24,7 @@ def rollback(to: str | None = None, reason: str = "") -> dict[str, Any]:
         entries = ledger.read(opened.settings.ledger)
         target = choose_target(entries, to)
         check_reason(reason)
+        erasures.check_unlearnt(erasures.standing(opened.settings, entries), target, pinned(opened.settings, target))
         prove(opened, target, entries)
         entry = record(opened, target, entries, reason)
         conclude(opened, f"release {entry.number} live again", {"outcome": "rolled back", "release": str(entry.number)})
@@ -38,7 +40,7 @@ def choose_target(entries: list[Entry], to: str | None) -> Found:
         if target.release == now.release:
             raise InputError(f"release {target.number} is live already; nothing to roll back")
         return target
-    if len(ledger.known(entries)) == 1:
+    if len({each.number for each in ledger.known(entries)}) == 1:
         raise InputError(f"release {now.number} is the only one that ever was live; there is nothing to go back to")
     gone = retired(entries)
     before = [found for found in succession(entries).line[:-1] if found.release not in gone]

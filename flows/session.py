@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from flows import corpus, promotion, tracking
+from flows import corpus, promotion, takeout, tracking
 from flows.checks import check_params
 from flows.crashed import mark_crashed
 from flows.guard import end
@@ -21,7 +21,12 @@ from flows.settings import Settings, prepare, read_settings
 from tasks.failpoints import failpoint
 from tasks.records import read_json, write_json
 
-READ_NO_PARAMS = ("rollback", "maintain", "train")  # a typo must not keep a person from going back; `train` is sent its params
+READ_NO_PARAMS = (
+    "rollback",
+    "maintain",
+    "train",
+    "erase",
+)  # a typo must not keep a person from going back; `train` is sent its params
 TRAIN = ("release", "retrain")
 PREFECT_SERVER = "prefect.server.api.server:create_app"  # stands in the command line of a flow's own server
 
@@ -60,6 +65,7 @@ def mend(settings: Settings) -> None:
     clear_scratch(settings.home / "scratch")
     if corpus.mend(settings, lambda pid: note_running(settings, pid)):
         say("an ingest that died half-way was put right")
+    takeout.mend(settings, lambda pid: note_running(settings, pid))
     for run_id in tracking.end_dead_runs(settings):
         say(f"run {run_id} was left by a process that died; marked KILLED")
         mark_crashed(tracking.prefect_run(settings, run_id), say)

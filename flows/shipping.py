@@ -5,8 +5,8 @@ from typing import Any, cast
 
 from prefect.states import Completed
 
-from flows import indexes, ledger, presenting, promotion, steps
-from flows.candidate import Candidate
+from flows import erasures, indexes, ledger, presenting, promotion, steps
+from flows.candidate import Candidate, document_digests
 from flows.ledger import Entry
 from flows.promotion import Judgement
 from flows.session import Session, say
@@ -47,7 +47,7 @@ def ship(session: Session, candidate: Candidate, entries: list[Entry]) -> Outcom
         indexes.seal_rows(session.settings, judgement.release)
         return nothing_new(session, judgement)
     evidence = steps.seal(session, candidate, judgement)
-    reasons = objections(session, judgement)
+    reasons = objections(session, candidate, judgement)
     if reasons:
         return refused(session, judgement, steps.refuse(session, judgement, reasons, evidence), reasons)
     return promote(session, judgement, evidence)
@@ -61,11 +61,14 @@ def judge(session: Session, candidate: Candidate, entries: list[Entry]) -> Judge
     return judgement
 
 
-def objections(session: Session, judgement: Judgement) -> list[str]:
-    """Of the gate, of a person who went back from this very release, or of one who is asked now; none where it may go live."""
+def objections(session: Session, candidate: Candidate, judgement: Judgement) -> list[str]:
+    """Of the gate, of an erasure, of a person who went back from this very release or is asked now; none if it may go live."""
     if not judgement.verdict.accepted:
         return list(judgement.verdict.reasons)
     try:
+        adapter = candidate.adapter if judgement.release.adapter else None
+        tombstones = erasures.standing(session.settings, judgement.entries)
+        erasures.check_nothing_erased(tombstones, document_digests(candidate), adapter)
         promotion.check_not_withdrawn(succession(judgement.entries).withdrawn, judgement.release_id)
         presenting.ask_approval(session.settings, judgement)
     except RefusedError as error:

@@ -8,7 +8,8 @@ def ingest(result: Any) -> str:
     documents = f"{result['accepted']} documents accepted, {result['rejected']} rejected (why: data/documents/rejected.jsonl)"
     reasons = ", ".join(f"{count} {kind}" for kind, count in result["questions"]["reasons"].items())
     why = f"\nquestions rejected: {reasons} (why: data/questions/rejected.jsonl)" if reasons else ""
-    return f"{documents}\nquestions: {questions}{why}\nnext: tandem plan"
+    erased = "".join(f"\n{line}" for line in result.get("erased", []))
+    return f"{documents}{erased}\nquestions: {questions}{why}\nnext: tandem plan"
 
 
 def plan(result: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from flows.amendments import amendment, amends, origin
 from flows.ledger import Entry, Found
 
 Withdrawn = dict[str, Entry]  # release -> the rollback that left it
@@ -21,6 +22,9 @@ def succession(entries: Iterable[Entry]) -> Succession:
     line: list[Found] = []
     withdrawn: Withdrawn = {}
     for entry in entries:
+        for old, new in amends(entry):
+            line = [Found(new, each.number) if each.release == old else each for each in line]
+            withdrawn |= {new: withdrawn[old]} if old in withdrawn else {}
         if entry.release is None or entry.number is None or (line and line[-1].release == entry.release):
             continue  # refusals and retirements leave live what was
         found = Found(entry.release, entry.number)
@@ -35,9 +39,16 @@ def succession(entries: Iterable[Entry]) -> Succession:
 
 def moved(entries: list[Entry], release: str) -> Entry:
     """The newest entry by which this release became live."""
-    return next(entry for entry in reversed(entries) if entry.release == release and entry.action not in ("refuse", "retire"))
+    became = (entry for entry in reversed(entries) if entry.release == release and entry.action not in ("refuse", "retire"))
+    return next(became, None) or amendment(entries, release)
 
 
 def promotion_of(entries: list[Entry], release: str) -> Entry:
-    """The newest entry that promoted this release."""
-    return next(entry for entry in reversed(entries) if entry.action == "promote" and entry.release == release)
+    """The newest entry that promoted this release. For one that amends it: as if it had been promoted as it is now, with
+    the golden answers that it gave when it was amended."""
+    first = origin(entries, release)
+    found = next(entry for entry in reversed(entries) if entry.action == "promote" and entry.release == first)
+    if first == release:
+        return found
+    golden = {"golden": amendment(entries, release).evidence["golden"]}
+    return found.model_copy(update={"release": release, "evidence": dict(found.evidence) | golden})

@@ -6,9 +6,9 @@ What it cannot load, a server could not either; it runs before the ledger entry,
 import json
 import sys
 
+from flows.evidence import open_evidence
 from flows.opening import manifest_text, open_manifest
 from flows.settings import Settings, read_settings
-from flows.store import open_file
 from tasks.errors import IntegrityError, TandemError
 from tasks.generation import environment
 from tasks.golden import check_golden
@@ -19,7 +19,7 @@ def verify(settings: Settings, identity: str, golden: str) -> str:
     assistant = open_manifest(settings, manifest_text(settings, identity))
     if assistant.release_id != identity:
         raise IntegrityError(f"the manifest stored as {identity} is that of {assistant.release_id}")
-    sealed = json.loads(open_file(settings.store, golden))
+    sealed = json.loads(open_evidence(settings.store, golden))
     given = [assistant.ask(record["question"]).answer for record in sealed["answers"]]
     return check_golden(sealed, given, environment())
 

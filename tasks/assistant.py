@@ -14,6 +14,7 @@ from tasks.params import ARMS, Arm, uses_adapter, uses_passages
 from tasks.prompts import cited_passages, fitting, unpinned
 from tasks.records import Record
 from tasks.search import Index, checked_question
+from tasks.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,44 @@ class Answer:
 
 
 class Assistant:
-    """Loads only what the asked arm needs: `prompt` opens no index, `rag` no adapter."""
+    """Loads only what the asked arm needs: `prompt` opens no index, `rag` no adapter.
 
-    def __init__(self, release: Release, release_id: str, pieces: Pieces) -> None:
-        self.release, self.release_id, self.pieces = release, release_id, pieces
-        self.prompt, self.shots = unpinned(release.prompt)
+    `erased` is asked before every question, so that a page is gone from the answers of a process that runs for days as soon as
+    its tombstone stands.
+    """
+
+    def __init__(self, release: Release, release_id: str, pieces: Pieces, erased: Callable[[], Tombstones] = Tombstones) -> None:
+        self.release, self.release_id, self.pieces, self.erased = release, release_id, pieces, erased
+        self.prompt, self.pinned_shots = unpinned(release.prompt)
+        self.hidden = Tombstones()
+        self.respect(erased())
+
+    def respect(self, tombstones: Tombstones) -> None:
+        """Neither passages, nor few-shot turns, nor weights of what these cover."""
+        self.shots = tombstones.without(self.pinned_shots)
+        if tombstones != self.hidden and "index" in self.__dict__:
+            self.index.hide(tombstones.covers)
+        self.hidden = tombstones
+
+    @property
+    def arm(self) -> Arm:
+        """What answers: `rag` in the place of an arm whose adapter learnt what was erased since."""
+        return "rag" if uses_adapter(self.release.arm) and self.withheld else self.release.arm
+
+    @property
+    def withheld(self) -> bool:
+        adapter = self.release.adapter
+        return adapter is not None and self.hidden.withheld(adapter.digest) is not None
 
     @cached_property
     def index(self) -> Index:
         manifest = self.release.index.model_dump() | {"embedder": self.release.embedder.model_dump()}
         if self.release.query_encoder is not None:
             manifest["query_encoder"] = self.release.query_encoder.model_dump()
-        return Index(self.pieces.store, manifest, Embedder(self.pieces.query_encoder or self.pieces.embedder))
+        index = Index(self.pieces.store, manifest, Embedder(self.pieces.query_encoder or self.pieces.embedder))
+        if self.hidden.erased:
+            index.hide(self.hidden.covers)
+        return index
 
     @cached_property
     def base(self) -> Generator:
@@ -64,13 +91,19 @@ class Assistant:
             raise InputError("this release has no adapter; ask with --arm prompt or --arm rag")
         return Generator(self.pieces.base, self.pieces.adapter, self.release.decoding)
 
+    def generator(self, arm: Arm) -> Generator:
+        if uses_adapter(arm) and self.withheld:
+            raise InputError("its adapter learnt from a page that was erased since; ask with --arm prompt or --arm rag")
+        return self.adapted if uses_adapter(arm) else self.base
+
     def ask(self, question: str, arm: Arm | None = None) -> Answer:
-        arm = self.release.arm if arm is None else arm
+        self.respect(self.erased())
+        arm = self.arm if arm is None else arm
         if arm not in ARMS:
             raise InputError(f"there is no arm {arm!r}; choose one of {', '.join(ARMS)}")
         question = checked_question(question)
         hits = self.index.search(question, self.release.retrieval) if uses_passages(arm) else []
-        generator = self.adapted if uses_adapter(arm) else self.base
+        generator = self.generator(arm)
         messages, passages = fitting(generator.tokenizer, question, hits, self.prompt, self.shots[arm])
         text = generator.answer(messages).text
         return Answer(text, sources(text, passages), arm, self.release_id, messages, passages)

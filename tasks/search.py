@@ -38,6 +38,18 @@ class Index:
         self.dimension = int(manifest["embedder"]["dimension"])
         self.table = open_version(store, manifest)
         self.embedded: dict[str, Vectors] = {}
+        self.shown: Any = None  # a condition on the rows; None: all of them
+
+    def hide(self, covers: Callable[[str], bool]) -> None:
+        """From now on no search finds a passage of a document that `covers` says yes to."""
+        from lancedb.expr import col, lit
+
+        pages = self.table.search().select(["document"]).limit(self.table.count_rows() or 1).to_arrow()["document"].unique()
+        hidden = [page for page in pages.to_pylist() if covers(page)]
+        self.shown = col("document").isin([lit(page) for page in hidden]).eq(lit(False)) if hidden else None
+
+    def _among_shown(self, search: Any) -> Any:
+        return search if self.shown is None else search.where(self.shown)
 
     def expect(self, questions: Sequence[str]) -> None:
         """Embed many questions in batches ahead of their searches: several times faster than one at a time."""
@@ -46,7 +58,8 @@ class Index:
 
     def passages(self) -> Iterator[Record]:
         """All of them, a batch at a time: a large table is not held in memory."""
-        rows = self.table.search().select(["document", "heading", "text"]).limit(self.table.count_rows() or 1)
+        rows = self._among_shown(self.table.search()).select(["document", "heading", "text"])
+        rows = rows.limit(self.table.count_rows() or 1)
         for batch in rows.to_batches():
             yield from batch.to_pylist()
 
@@ -57,11 +70,11 @@ class Index:
         check_query(vector, self.dimension)
 
         def by_text(limit: int) -> list[Record]:
-            found = self.table.search(question, query_type="fts", fts_columns="embedded").limit(limit)
-            return list(found.select([*FIELDS, "_score"]).to_list())
+            found = self._among_shown(self.table.search(question, query_type="fts", fts_columns="embedded"))
+            return list(found.limit(limit).select([*FIELDS, "_score"]).to_list())
 
         def by_vector(limit: int) -> list[Record]:
-            return list(nearest(self.table, vector).limit(limit).select([*FIELDS, "_distance"]).to_list())
+            return list(self._among_shown(nearest(self.table, vector)).limit(limit).select([*FIELDS, "_distance"]).to_list())
 
         text, near = best(by_text, "_score", 1.0, candidates), best(by_vector, "_distance", -1.0, candidates)
         passages = {row["id"]: {field: row[field] for field in FIELDS} for row in [*text, *near]}

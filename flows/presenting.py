@@ -19,6 +19,7 @@ from tasks.manifest import short
 from tasks.page import page
 from tasks.records import read_json, read_jsonl
 
+SPENT = ("cost", "latency_p50", "latency_p95", "peak_memory_mb", "thousand")  # of an arm, as the report has them
 APPROVAL_SECONDS = 24 * 3600  # a person has a day; after it the candidate is refused, and the next run asks again
 
 
@@ -92,7 +93,8 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
     report = read_json(candidate.evaluation / "report.json")
     for arm, values in report["arms"].items():
         means = {f"{arm}.{name}": metric["mean"] for name, metric in values["metrics"].items()}
-        tracking.log_metrics(settings, run_id, means | {f"{arm}.cost": values["cost"]})
+        spent = {f"{arm}.{name}": value for name, value in tracking.numbers({key: values.get(key) for key in SPENT}).items()}
+        tracking.log_metrics(settings, run_id, means | spent)
     tracking.log_metrics(settings, run_id, report["retrieval"])
     tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"), judgement.release.arm)
     pieces = promotion.pieces(settings, candidate, judgement)

@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks.headline import headline, scoring, undecided
 from tasks.judged import WORDS, Judged
+from tasks.page_costs import cost_rows
 from tasks.page_parts import arm_charts, facts, retrieval_part, since_champion, training_part
 from tasks.page_rows import arm_table, columns_of, more_figures, question_rows, rights, slice_names, slice_rows
 from tasks.params import ARMS
@@ -80,6 +81,7 @@ def view(judged: Judged) -> Record:
         "served": verdict.get("arm"),
         "arm_table": arm_table(report, verdict, columns),
         "arm_charts": arm_charts(judged),
+        "costs": cost_rows(report),
         "champion": judged.champion,
         "changes": since_champion(judged),
         "slices": slice_rows(judged.report, judged.arm, slice_names(rows)),

@@ -30,6 +30,15 @@ Metric = Literal[
 ]  # fmt: skip
 
 
+class Prices(Group):
+    """What answering costs in money, for the report alone; all 0: nobody knows."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    completion_tokens: Annotated[float, Field(ge=0)]
+    machine_hour: Annotated[float, Field(ge=0)]
+
+
 class EvaluateParams(Params):
     file = "evaluate.yaml"
     batch_size: Positive
@@ -38,6 +47,7 @@ class EvaluateParams(Params):
     metrics: list[Metric]
     forbidden: list[Pattern]
     rules: dict[Annotated[str, Field(pattern=r"^[\w-]{1,40}$")], Rule]
+    prices: Prices
     resamples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     seed: Natural

@@ -7,6 +7,7 @@ from typing import Any
 from tasks.params import ARMS
 
 PANELS = {"primary": "primary", "fact_answerable": "fact", "citation": "citation", "style": "style"}  # metric: its title
+TOKENS = "token equivalents per answer"
 WIDTH, HEIGHT, DPI = 9.0, 4.5, 100  # inches: 900 x 450 pixels
 Interval = Mapping[str, float]  # mean, low, high
 # Okabe and Ito 2008 (colour universal design): one colour per arm, everywhere.
@@ -89,8 +90,8 @@ def score_panel(axes: Any, rows: Mapping[str, Interval], metric: str, floor: flo
         write(axes, f"floor {floor:g}", (floor, bottom), (4, 4), color=MUTED, fontsize=10)
 
 
-def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path) -> None:
-    """arms: arm -> (token equivalents per answer, primary score as mean, low, high). Up and to the left is better."""
+def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path, unit: str = TOKENS) -> None:
+    """arms: arm -> (cost in `unit`, primary score as mean, low, high). Up and to the left is better."""
     names = in_order(arms)
     widest = max((cost for cost, _ in arms.values()), default=1.0) or 1.0
 
@@ -103,11 +104,11 @@ def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path)
             aside = beside(name, arms, widest)
             write(axes, name, (cost, row["mean"]), (9 * aside, 0), ha="left" if aside > 0 else "right", va="center")
         axes.set(xlim=(0, widest * 1.22), ylim=(0, 1.02), ylabel="primary score")
-        axes.set_xlabel("cost per answer in token equivalents (left is cheaper)")
+        axes.set_xlabel(f"cost: {unit} (left is cheaper)")
         axes.grid()
         axes.set_axisbelow(True)
 
-    draw(path, "What quality costs: primary score against cost per answer", paint)
+    draw(path, "What quality costs: primary score against cost", paint)
 
 
 def beside(name: str, arms: Mapping[str, tuple[float, Interval]], widest: float) -> int:

@@ -23,8 +23,9 @@ from tasks.page import page
 from tasks.page_costs import cost_rows
 from tasks.page_rows import arm_table, columns_of, more_figures
 from tasks.params import ARMS
-from tasks.records import Record
+from tasks.records import Record, read_json
 
+STUDY = "study.json"  # of .tandem/: the newest one
 JUDGED = ("promote", "refuse")  # the entries that a verdict stands behind
 
 
@@ -119,7 +120,15 @@ def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why
         retrieval=case.json("retrieval"),
         examples=case.json("examples") or {},
         training_params=training_params(yaml.safe_load(case.evidence["dvc.lock"])),
+        study=study_of(settings, case.release),
     )
+
+
+def study_of(settings: Settings, release: Release) -> Record | None:
+    """Of another base model it would say nothing about this release."""
+    path = settings.home / STUDY
+    found: Record | None = read_json(path) if path.exists() else None
+    return found if found and found["base"] == release.base.digest else None
 
 
 def since(settings: Settings, case: Case, live: Release) -> Record:

@@ -40,6 +40,17 @@ def sweep(result: Any) -> str:
     return "\n".join([*lines, result["reason"]])
 
 
+def study(result: Any) -> str:
+    arms = list(result["points"][0]["arms"])
+    rows = [
+        {"title": f"{point['base']}, {point['pairs']:,} examples", "known": "",
+         "shown": ["{mean:.2f} ({low:.2f}-{high:.2f})".format(**point["arms"][arm]) for arm in arms]}
+        for point in result["points"]
+    ]  # fmt: skip
+    advice = [f"{each['about']}: {each['says']}" for each in result["advice"]]
+    return "\n".join([f"primary score on {result['questions']} validation questions", table(arms, rows), *advice])
+
+
 def answer(result: Any) -> str:
     if "why" in result:
         return why(result["why"])

@@ -17,6 +17,7 @@ from tasks.judged import WORDS, Judged
 from tasks.page_costs import cost_rows
 from tasks.page_parts import arm_charts, facts, retrieval_part, since_champion, training_part
 from tasks.page_rows import arm_table, columns_of, more_figures, question_rows, rights, slice_names, slice_rows
+from tasks.page_study import study_part
 from tasks.params import ARMS
 from tasks.records import Record
 
@@ -88,11 +89,16 @@ def view(judged: Judged) -> Record:
         "slice_arms": arms,
         "slice_names": slice_names(rows),
         "parts": [part for part in (training_part(judged.training), retrieval_part(judged)) if part],
+        "study": told_when(study_part(judged.study)),
         "columns": list(columns),
         "questions": rows,
         "passages": passages,
         "facts": facts(judged),
     }
+
+
+def told_when(part: Record | None) -> Record | None:
+    return part and part | {"at": day(part["at"])}
 
 
 def day(at: str) -> str:

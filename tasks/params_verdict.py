@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.params import Natural, Positive, Share
+from tasks.params import Natural, Positive, Region, Share
 from tasks.params_files import Dotted, Group, Params, Pattern, Schema
 
 
@@ -26,7 +26,7 @@ class Rule(Group):
 
 Metric = Literal[
     "groundedness", "citation_precision", "citation_recall", "abstention_precision", "abstention_recall", "semantic_similarity",
-    "safety",
+    "safety", "no_personal_data",
 ]  # fmt: skip
 
 
@@ -46,6 +46,7 @@ class EvaluateParams(Params):
     style: dict[str, Pattern]
     metrics: list[Metric]
     forbidden: list[Pattern]
+    phone_regions: list[Region]
     rules: dict[Annotated[str, Field(pattern=r"^[\w-]{1,40}$")], Rule]
     prices: Prices
     resamples: Positive

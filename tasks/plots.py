@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.params import ARMS
+from tasks.params import ARMS, uses_adapter
 
 PANELS = {"primary": "primary", "fact_answerable": "fact", "citation": "citation", "style": "style"}  # metric: its title
 TOKENS = "token equivalents per answer"
@@ -135,6 +135,34 @@ def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str
         axes.set(xlabel="step", ylabel="loss (lower is better)")
 
     draw(path, title, paint)
+
+
+def learning_curve(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """points: {"pairs": n, "arms": arm -> mean, low, high}; the arms without an adapter, which learn nothing, as level lines."""
+    ordered = sorted(points, key=lambda point: float(point["pairs"]))
+    counts = [point["pairs"] for point in ordered]
+
+    def paint(axes: Any) -> None:
+        for name in in_order(ordered[-1]["arms"]):
+            rows, hue = [point["arms"][name] for point in ordered], colour(name)
+            flat = not uses_adapter(name)
+            axes.plot(counts, [row["mean"] for row in rows], "--" if flat else "o-", color=hue, linewidth=2, clip_on=False)
+            for count, row in zip([] if flat else counts, rows, strict=False):
+                axes.plot([count] * 2, [row["low"], row["high"]], color=hue, linewidth=5, solid_capstyle="butt", alpha=0.4)
+        names_at_the_end(axes, {name: ordered[-1]["arms"][name]["mean"] for name in in_order(ordered[-1]["arms"])}, counts[-1])
+        axes.set(xlim=(0, counts[-1] * 1.15), ylim=(0, 1.02), xlabel="training examples", ylabel="primary score")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+
+    draw(path, "What more examples bring: primary score on validation questions", paint)
+
+
+def names_at_the_end(axes: Any, heights: Mapping[str, float], x: float) -> None:
+    """Pushed apart where they would overlap; the axis goes from 0 to 1."""
+    height = float("-inf")
+    for name in sorted(heights, key=lambda name: heights[name]):
+        height = max(heights[name], height + 0.07)
+        write(axes, name, (x, height), (12, 0), color=colour(name), weight="bold", va="center")
 
 
 def retrieval_curve(points: Sequence[Mapping[str, float]], path: Path, chosen: float | None) -> None:

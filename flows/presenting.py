@@ -96,6 +96,8 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
         spent = {f"{arm}.{name}": value for name, value in tracking.numbers({key: values.get(key) for key in SPENT}).items()}
         tracking.log_metrics(settings, run_id, means | spent)
     tracking.log_metrics(settings, run_id, report["retrieval"])
+    if "judge" in candidate.curves:
+        tracking.log_metrics(settings, run_id, opinions(read_json(candidate.curves["judge"])))
     tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"), judgement.release.arm)
     pieces = promotion.pieces(settings, candidate, judgement)
     client.log_text(
@@ -109,6 +111,10 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
     verdict = judgement.verdict.decision
     tag_run(session, {"verdict": verdict, "arm": judgement.release.arm, "release.id": judgement.release_id, "outcome": "judged"})
     client.set_tag(run_id, "mlflow.note.content", verdict_markdown(judgement))
+
+
+def opinions(judge: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{arm}.judge": values["mean"] for arm, values in judge.get("arms", {}).items()}
 
 
 def files_to_show(candidate: Candidate) -> list[Path]:

@@ -120,6 +120,7 @@ def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why
         retrieval=case.json("retrieval"),
         examples=case.json("examples") or {},
         training_params=training_params(yaml.safe_load(case.evidence["dvc.lock"])),
+        judge=case.json("judge"),
         study=study_of(settings, case.release),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 from tasks.headline import headline, scoring, undecided
 from tasks.judged import WORDS, Judged
 from tasks.page_costs import cost_rows
+from tasks.page_judge import judge_part
 from tasks.page_parts import arm_charts, facts, retrieval_part, since_champion, training_part
 from tasks.page_rows import arm_table, columns_of, more_figures, question_rows, rights, slice_names, slice_rows
 from tasks.page_study import study_part
@@ -88,7 +89,7 @@ def view(judged: Judged) -> Record:
         "slices": slice_rows(judged.report, judged.arm, slice_names(rows)),
         "slice_arms": arms,
         "slice_names": slice_names(rows),
-        "parts": [part for part in (training_part(judged.training), retrieval_part(judged)) if part],
+        "parts": [part for part in (judge_part(judged.judge), training_part(judged.training), retrieval_part(judged)) if part],
         "study": told_when(study_part(judged.study)),
         "columns": list(columns),
         "questions": rows,

@@ -54,6 +54,14 @@ class EvaluateParams(Params):
     seed: Natural
 
 
+class JudgeParams(Params):
+    file = "judge.yaml"
+    model: Annotated[str, Field(pattern=r"^$|^[\w-]+:/\S+$")]
+    questions: Positive
+    labels: str
+    seed: Natural
+
+
 class PrimaryWeights(Group):
     """What one question is worth: a weighted mean of component scores, each in [0, 1]."""
 

@@ -22,7 +22,7 @@ from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.reported import of_metric, with_metrics
 from tasks.reports import FORMAT
-from tasks.scores import primary, retrieval_scores, score, scoring_rules
+from tasks.scores import primary, retrieval_summary, score, scoring_rules
 from tasks.search import Index, open_index, widened
 from tasks.slices import pages_with_facts, slices
 from tasks.spending import Timed, spending, timed
@@ -265,16 +265,6 @@ def interval(records: list[Record], name: str, params: EvaluateParams) -> Record
     pages = [cluster(record) for record in records]
     found = intervals(np.array(values), pages, params.confidence, params.resamples, params.seed)[0]
     return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
-
-
-def retrieval_summary(answers: list[Record]) -> dict[str, float]:
-    """Means over the answerable questions of page-level recall@1/5/10, MRR and nDCG@10; empty without a retrieval arm."""
-    seen = {record["question"]: record for record in answers if uses_passages(record["arm"]) and record["document"]}
-    if not seen:
-        return {}
-    relevant = {question: record["document"] for question, record in seen.items()}
-    scores = retrieval_scores({question: record["ranked_pages"] for question, record in seen.items()}, relevant)
-    return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
 
 
 def write_results(out: Path, answers: list[Record], report: Record, golden: Mapping[str, Any], prompt: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import cast
 
 from tasks.errors import InputError
 from tasks.params_files import Params, load
-from tasks.params_verdict import EvaluateParams, GateParams
+from tasks.params_verdict import EvaluateParams, GateParams, JudgeParams
 
 LEAST_FREE = 50_000_000  # bytes, of the state's disk
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -25,6 +25,8 @@ def check_params(folder: Path) -> None:
         faults += disagreements(cast(EvaluateParams, found[EvaluateParams]), cast(GateParams, found[GateParams]))
     if EvaluateParams in found:
         faults += unusable_rules(cast(EvaluateParams, found[EvaluateParams]), folder.parent)
+    if JudgeParams in found:
+        faults += unusable_labels(cast(JudgeParams, found[JudgeParams]), folder.parent)
     if faults:
         raise InputError("\n".join(faults))
 
@@ -35,6 +37,19 @@ def unusable_rules(evaluate: EvaluateParams, root: Path) -> list[str]:
 
     try:
         own_rules(evaluate.rules, root)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def unusable_labels(judge: JudgeParams, root: Path) -> list[str]:
+    """Where a judge is to be asked."""
+    if not judge.model or not judge.labels:
+        return []
+    from flows.judging import read_labels
+
+    try:
+        read_labels(root, judge)
     except InputError as error:
         return [str(error)]
     return []

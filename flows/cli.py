@@ -121,6 +121,8 @@ def parser() -> argparse.ArgumentParser:
     added = add("why", "how an answer of `tandem ask` came about", why, showing.why)
     added.add_argument("answer", metavar="ANSWER", help="the id that stands below the answer")
     add("sweep", "try other params of the adapter on the validation questions; changes nothing", sweep, showing.sweep)
+    add("study", "learning curve and other base models on the validation questions: what would help; changes nothing", study,
+        showing.study)  # fmt: skip
     add("status", "what is live", status, showing.status)
     add("history", "every ledger entry", history, showing.history)
     added = add("diff", "what changed between two releases", diff, showing.diff)
@@ -203,6 +205,13 @@ def retrain(options: argparse.Namespace, settings: Settings) -> Any:
 def sweep(options: argparse.Namespace, settings: Settings) -> Any:
     before_a_flow(settings)
     from flows.sweep import sweep as flow
+
+    return flow()
+
+
+def study(options: argparse.Namespace, settings: Settings) -> Any:
+    before_a_flow(settings)
+    from flows.study import study as flow
 
     return flow()
 

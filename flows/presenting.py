@@ -19,6 +19,7 @@ from tasks.manifest import short
 from tasks.page import page
 from tasks.records import read_json, read_jsonl
 
+SPENT = ("cost", "latency_p50", "latency_p95", "peak_memory_mb", "thousand")  # of an arm, as the report has them
 APPROVAL_SECONDS = 24 * 3600  # a person has a day; after it the candidate is refused, and the next run asks again
 
 
@@ -92,8 +93,11 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
     report = read_json(candidate.evaluation / "report.json")
     for arm, values in report["arms"].items():
         means = {f"{arm}.{name}": metric["mean"] for name, metric in values["metrics"].items()}
-        tracking.log_metrics(settings, run_id, means | {f"{arm}.cost": values["cost"]})
+        spent = {f"{arm}.{name}": value for name, value in tracking.numbers({key: values.get(key) for key in SPENT}).items()}
+        tracking.log_metrics(settings, run_id, means | spent)
     tracking.log_metrics(settings, run_id, report["retrieval"])
+    if "judge" in candidate.curves:
+        tracking.log_metrics(settings, run_id, opinions(read_json(candidate.curves["judge"])))
     tracking.log_answers(settings, run_id, read_jsonl(candidate.evaluation / "answers.jsonl"), judgement.release.arm)
     pieces = promotion.pieces(settings, candidate, judgement)
     client.log_text(
@@ -107,6 +111,10 @@ def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement)
     verdict = judgement.verdict.decision
     tag_run(session, {"verdict": verdict, "arm": judgement.release.arm, "release.id": judgement.release_id, "outcome": "judged"})
     client.set_tag(run_id, "mlflow.note.content", verdict_markdown(judgement))
+
+
+def opinions(judge: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{arm}.judge": values["mean"] for arm, values in judge.get("arms", {}).items()}
 
 
 def files_to_show(candidate: Candidate) -> list[Path]:

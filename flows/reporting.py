@@ -21,9 +21,13 @@ from tasks.headline import undecided
 from tasks.judged import Judged
 from tasks.manifest import Release, difference, load_release, release_id, render, short
 from tasks.page import page
-from tasks.records import Record
+from tasks.page_costs import cost_rows
+from tasks.page_rows import arm_table, columns_of, more_figures
+from tasks.params import ARMS
+from tasks.records import Record, read_json
 from tasks.tombstones import Tombstones, blanked
 
+STUDY = "study.json"  # of .tandem/: the newest one
 JUDGED = ("promote", "refuse")  # the entries that a verdict stands behind
 
 
@@ -66,7 +70,21 @@ def report(settings: Settings, name: str | None, target: Path | None) -> Record:
         "release": judged.identity,
         "name": judged.name,
         "reasons": list(judged.verdict["reasons"]),
+        "arms": [arm for arm in ARMS if arm in judged.report["arms"]],
+        "figures": figures(judged),
     }
+
+
+def figures(judged: Judged) -> list[Record]:
+    """The page's table of arms, what answering costs, and the metrics and rules, each a text per arm."""
+    columns = columns_of(judged.answers, None, None, [])
+    rows = [*arm_table(judged.report, judged.verdict, columns), *more_figures(judged.report)]
+    scores = [{"title": row["title"], "shown": [told(cell) for cell in row["shown"]], "known": ""} for row in rows]
+    return [*scores, *({**row, "title": f"1,000 answers: {row['title']}"} for row in cost_rows(judged.report))]
+
+
+def told(cell: Record) -> str:
+    return f"{cell['mean']} ({cell['interval'].replace(' to ', '-')})" if cell["interval"] else str(cell["mean"])
 
 
 def of_entry(settings: Settings, entries: list[Entry], entry: Entry) -> Judged:
@@ -113,7 +131,16 @@ def judged(settings: Settings, case: Case, name: str, outcome: str, at: str, why
         retrieval=case.json("retrieval"),
         examples=case.json("examples") or {},
         training_params=training_params(yaml.safe_load(case.evidence["dvc.lock"])),
+        judge=case.json("judge"),
+        study=study_of(settings, case.release),
     )
+
+
+def study_of(settings: Settings, release: Release) -> Record | None:
+    """Of another base model it would say nothing about this release."""
+    path = settings.home / STUDY
+    found: Record | None = read_json(path) if path.exists() else None
+    return found if found and found["base"] == release.base.digest else None
 
 
 def since(settings: Settings, case: Case, live: Release) -> Record:

@@ -14,6 +14,8 @@ from flows.succession import succession
 from tasks.errors import RefusedError
 from tasks.gate import Verdict
 from tasks.manifest import short
+from tasks.params_files import load
+from tasks.params_verdict import JudgeParams
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Outcome:
 def ship(session: Session, candidate: Candidate, entries: list[Entry]) -> Outcome:
     """The one way in which a flow changes what is live. `entries`: the ledger as the candidate was made against; where another
     promoter has appended to it since, the last step fails rather than replace what nobody compared."""
+    if load(JudgeParams, session.settings.root / "params").model:
+        candidate = steps.ask_judge(session, candidate)
     judgement = judge(session, candidate, entries)
     if judgement.already_live:
         promotion.seal_pieces(session.settings, candidate, judgement.release)

@@ -41,6 +41,17 @@ def sweep(result: Any) -> str:
     return "\n".join([*lines, result["reason"]])
 
 
+def study(result: Any) -> str:
+    arms = list(result["points"][0]["arms"])
+    rows = [
+        {"title": f"{point['base']}, {point['pairs']:,} examples", "known": "",
+         "shown": ["{mean:.2f} ({low:.2f}-{high:.2f})".format(**point["arms"][arm]) for arm in arms]}
+        for point in result["points"]
+    ]  # fmt: skip
+    advice = [f"{each['about']}: {each['says']}" for each in result["advice"]]
+    return "\n".join([f"primary score on {result['questions']} validation questions", table(arms, rows), *advice])
+
+
 def answer(result: Any) -> str:
     if "why" in result:
         return why(result["why"])
@@ -121,7 +132,18 @@ def diff(result: Any) -> str:
 
 def report(result: Any) -> str:
     reasons = "".join(f"\n  {reason}" for reason in result["reasons"])
-    return f"{result['file']}\n{result['name']}, {result['verdict']}:{reasons}"
+    return f"{result['file']}\n{result['name']}, {result['verdict']}:{reasons}\n{table(result['arms'], result['figures'])}"
+
+
+def table(arms: list[str], figures: list[Any]) -> str:
+    """A line per figure, a column per arm; what is not simply counted says how it is known."""
+    from tasks.page import visible
+
+    rows = [["", *arms, ""], *([str(visible(row["title"])), *row["shown"], row["known"]] for row in figures)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(arms) + 1)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:-1], widths[1:], strict=True)),
+                        row[-1]]) for row in rows]  # fmt: skip
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def says(result: Any) -> str:

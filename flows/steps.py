@@ -7,7 +7,7 @@ from prefect import task
 from prefect.client.schemas import State
 from prefect.states import Completed
 
-from flows import indexes, measuring, pipeline, promotion, tracking
+from flows import indexes, judging, measuring, pipeline, promotion, tracking
 from flows.candidate import Candidate
 from flows.handover import is_elsewhere, train_elsewhere
 from flows.ledger import Entry
@@ -78,6 +78,12 @@ def measure_champion(session: Session, entries: list[Entry], champion: Entry, ca
 @task(task_run_name="measure challenger")
 def measure_challenger(session: Session, candidate: Candidate, adapter: Path) -> Candidate:
     return measuring.challenge(session.settings, candidate, adapter)
+
+
+@task(task_run_name="ask the language model")
+def ask_judge(session: Session, candidate: Candidate) -> Candidate:
+    """What params/judge.yaml names, if anything."""
+    return judging.with_opinion(session.settings, candidate)
 
 
 @task(task_run_name="judge")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 Figures = dict[str, float]
+POWER = "estimated_power_watt"
 
 
 @contextmanager
@@ -35,5 +36,5 @@ def figures(found: Any) -> Figures:
     return {
         "estimated_energy_kwh": float(found.energy_consumed),
         "estimated_co2e_kg": float(found.emissions),
-        "estimated_power_watt": 3.6e6 * float(found.energy_consumed) / max(float(found.duration), 1e-9),
+        POWER: 3.6e6 * float(found.energy_consumed) / max(float(found.duration), 1e-9),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tasks.answers import AnswerStore, answer_all, weights_digest
+from tasks.energy import POWER, metered
 from tasks.errors import InputError
 from tasks.gate import cost
 from tasks.generation import Generated, Generator, decoding, environment, resolved
@@ -21,9 +22,10 @@ from tasks.prompts import Message, fitting, pinned, shot_messages
 from tasks.records import Record, read_json, read_jsonl, value_digest, write_json, write_jsonl
 from tasks.reported import of_metric, with_metrics
 from tasks.reports import FORMAT
-from tasks.scores import primary, retrieval_scores, score, scoring_rules
+from tasks.scores import primary, retrieval_summary, score, scoring_rules
 from tasks.search import Index, open_index, widened
 from tasks.slices import pages_with_facts, slices
+from tasks.spending import Timed, spending, timed
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 
@@ -119,14 +121,16 @@ def measure_arms(
     answers: list[Record] = []
     golden: dict[str, Record] = {}
     generator, loaded = None, None
-    for arm in sorted(arms, key=uses_adapter):  # each set of weights is loaded once
-        if generator is None or uses_adapter(arm) != loaded:
-            loaded = uses_adapter(arm)
-            generator = Generator(subject.base, subject.adapter if loaded else None, subject.decoding)
-        found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
-        answers += found
-        golden[arm] = golden_record(environment(), alone)
-    return answers, golden
+    with metered() as energy:
+        for arm in sorted(arms, key=uses_adapter):  # each set of weights is loaded once
+            if generator is None or uses_adapter(arm) != loaded:
+                loaded = uses_adapter(arm)
+                generator = Generator(subject.base, subject.adapter if loaded else None, subject.decoding)
+            found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
+            answers += found
+            golden[arm] = golden_record(environment(), alone)
+    watt = energy().get(POWER)
+    return [record | ({POWER: watt} if record["latency_seconds"] else {}) for record in answers], golden
 
 
 def measure_arm(
@@ -142,14 +146,28 @@ def measure_arm(
     weights = weights_digest(subject.base, subject.adapter if uses_adapter(arm) else None)
     generated = answer_all(generator, subject.answered, weights, prompts, params.batch_size, arm)
     sample = range(0, len(questions), -(-len(questions) // params.latency_sample))
-    timed = {position: generator.timed(built[position][0]) for position in sample}
-    golden = [{"question": questions[position]["question"], "answer": found.text} for position, (found, _) in timed.items()]
+    alone = {position: ask_alone(subject, arm, generator, questions[position], built[position][0]) for position in sample}
+    golden = [{"question": questions[position]["question"], "answer": found.text} for position, (found, _) in alone.items()]
     records = [
         answer_record(record, arm, passages, ranked[record["id"]], made)
-        | {"latency_seconds": timed[position][1] if position in timed else None}
+        | (alone[position][1] if position in alone else {"latency_seconds": None})
         for position, (record, (_, passages), made) in enumerate(zip(questions, built, generated, strict=True))
     ]  # fmt: skip
     return records, golden
+
+
+def ask_alone(
+    subject: Subject, arm: Arm, generator: Generator, record: Record, messages: list[Message]
+) -> tuple[Generated, Timed]:
+    """As a person asks: the search counts, though what it finds is known."""
+
+    def work() -> Generated:
+        if uses_passages(arm):
+            subject.searcher.search(record["question"], subject.settings)
+        return generator.answer(messages)
+
+    subject.searcher.forget(record["question"])
+    return timed(work)
 
 
 def answer_record(record: Record, arm: Arm, passages: list[Record], ranked: list[Record], made: Generated) -> Record:
@@ -194,6 +212,7 @@ def summarise(answers: list[Record], mark: Record, params: EvaluateParams, gate:
         "format": FORMAT,
         "yardstick": mark["yardstick"],
         "questions": {"digest": mark["questions"], "count": len(first), "unanswerable": unanswerable},
+        "currency": params.prices.currency,
         "arms": {arm: arm_summary(arm, records, params, gate) for arm, records in arms.items()},
         "slices": {name: slice_summary(arms, name, params) for name in slice_names(first)},
         "retrieval": retrieval_summary(answers),
@@ -206,7 +225,6 @@ def cluster(record: Record) -> str:
 
 
 def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: GateParams) -> Record:
-    latencies = [record["latency_seconds"] for record in records if record["latency_seconds"] is not None]
     tokens = {name: float(np.mean([record[name] for record in records])) for name in ("prompt_tokens", "completion_tokens")}
     answerable = [record for record in records if record["document"]]
     without = [record for record in records if not record["document"]]
@@ -218,8 +236,7 @@ def arm_summary(arm: str, records: list[Record], params: EvaluateParams, gate: G
     return {
         "metrics": {name: values for name, values in metrics.items() if values},
         "cost": cost(arm, tokens["prompt_tokens"], tokens["completion_tokens"], gate.cost),
-        "latency_p50": float(np.percentile(latencies, 50)) if latencies else None,
-        "latency_p95": float(np.percentile(latencies, 95)) if latencies else None,
+        **spending(records, params.prices),
         **tokens,
     }
 
@@ -248,16 +265,6 @@ def interval(records: list[Record], name: str, params: EvaluateParams) -> Record
     pages = [cluster(record) for record in records]
     found = intervals(np.array(values), pages, params.confidence, params.resamples, params.seed)[0]
     return {"mean": found.mean, "low": found.low, "high": found.high, "n": found.n}
-
-
-def retrieval_summary(answers: list[Record]) -> dict[str, float]:
-    """Means over the answerable questions of page-level recall@1/5/10, MRR and nDCG@10; empty without a retrieval arm."""
-    seen = {record["question"]: record for record in answers if uses_passages(record["arm"]) and record["document"]}
-    if not seen:
-        return {}
-    relevant = {question: record["document"] for question, record in seen.items()}
-    scores = retrieval_scores({question: record["ranked_pages"] for question, record in seen.items()}, relevant)
-    return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
 
 
 def write_results(out: Path, answers: list[Record], report: Record, golden: Mapping[str, Any], prompt: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Greedy answers from a base model, with or without an adapter merged into it."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -85,12 +84,6 @@ class Generator:
 
     def render(self, messages: list[Message]) -> str:
         return rendered(self.tokenizer, messages)
-
-    def timed(self, messages: list[Message]) -> tuple[Generated, float]:
-        """One answer alone, and the seconds that a person would wait for it."""
-        started = time.perf_counter()
-        answer = self.answer(messages)
-        return answer, time.perf_counter() - started
 
     def _generate(self, prompts: list[str]) -> list[Generated]:
         import torch

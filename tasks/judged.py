@@ -33,6 +33,8 @@ class Judged:
     retrieval: Record | None = None
     examples: Record = field(default_factory=dict)  # how many of which kind, by split
     training_params: Record = field(default_factory=dict)
+    judge: Record | None = None  # what a language model thought of the answers
+    study: Record | None = None  # the newest `tandem study` of its base model; no evidence of this judgement
 
     @property
     def arm(self) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 
 from tasks.headline import headline, scoring, undecided
 from tasks.judged import WORDS, Judged
+from tasks.page_costs import cost_rows
+from tasks.page_judge import judge_part
 from tasks.page_parts import arm_charts, facts, retrieval_part, since_champion, training_part
 from tasks.page_rows import arm_table, columns_of, more_figures, question_rows, rights, slice_names, slice_rows
+from tasks.page_study import study_part
 from tasks.params import ARMS
 from tasks.records import Record
 
@@ -80,17 +83,23 @@ def view(judged: Judged) -> Record:
         "served": verdict.get("arm"),
         "arm_table": arm_table(report, verdict, columns),
         "arm_charts": arm_charts(judged),
+        "costs": cost_rows(report),
         "champion": judged.champion,
         "changes": since_champion(judged),
         "slices": slice_rows(judged.report, judged.arm, slice_names(rows)),
         "slice_arms": arms,
         "slice_names": slice_names(rows),
-        "parts": [part for part in (training_part(judged.training), retrieval_part(judged)) if part],
+        "parts": [part for part in (judge_part(judged.judge), training_part(judged.training), retrieval_part(judged)) if part],
+        "study": told_when(study_part(judged.study)),
         "columns": list(columns),
         "questions": rows,
         "passages": passages,
         "facts": facts(judged),
     }
+
+
+def told_when(part: Record | None) -> Record | None:
+    return part and part | {"at": day(part["at"])}
 
 
 def day(at: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from tasks import plots
 from tasks.headline import against, signed
 from tasks.judged import Judged
+from tasks.page_costs import thousand
 from tasks.page_rows import interval
 from tasks.records import Record
 from tasks.reports import number
@@ -64,7 +65,17 @@ def arm_charts(judged: Judged) -> list[Record]:
     return [
         chart(lambda path: plots.arms_with_intervals(metrics, path, drawn), "Scores of the arms with their intervals"),
         chart(lambda path: plots.quality_against_cost(costs, path), "Score against cost per answer"),
+        *money_chart(judged.report, arms),
     ]
+
+
+def money_chart(report: Record, arms: Mapping[str, Record]) -> list[Record]:
+    """Where there are prices."""
+    costs = {arm: (thousand(values, "estimated_money"), values["metrics"]["primary"]) for arm, values in arms.items()}
+    if not costs or not all(number(price) for price, _ in costs.values()):
+        return []
+    unit = f"{report.get('currency', '')} for 1,000 answers, an estimate"
+    return [chart(lambda path: plots.quality_against_cost(costs, path, unit), "Score against money")]
 
 
 def chart(draw: Callable[[Path], None], says: str) -> Record:

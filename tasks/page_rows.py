@@ -11,7 +11,6 @@ from tasks.reports import number, read_answer
 
 Columns = dict[str, dict[str, Record]]  # title of a column -> question -> the answer there
 TITLES = {"fact_answerable": "facts", "citation": "citations", "style": "style", "abstention": "abstains"}
-TIMES = {"latency_p50": "seconds, median", "latency_p95": "seconds, slowest 5 %"}
 HIDDEN = ("primary",)  # stands first in a question's scores
 
 
@@ -45,8 +44,6 @@ def arm_table(report: Record, verdict: Record, columns: Columns) -> list[Record]
     for name, title in {"primary": "score", **TITLES}.items():
         rows[title] = [interval(values["metrics"].get(name)) for values in arms.values()]
     rows["cost"] = [plain(f"{values['cost']:.0f}" if number(values.get("cost")) else "–") for values in arms.values()]
-    for name, title in TIMES.items():
-        rows[title] = [plain(seconds(values.get(name))) for values in arms.values()]
     rows["above the floors"] = [plain(above.get(arm, "–")) for arm in arms]
     return [{"title": title, "shown": cells} for title, cells in rows.items() if any(cell["mean"] != "–" for cell in cells)]
 
@@ -66,10 +63,6 @@ def rights(columns: Columns, arms: Sequence[str]) -> dict[str, int]:
 
 def plain(text: str) -> Record:
     return {"mean": text, "interval": ""}
-
-
-def seconds(value: float | None) -> str:
-    return f"{value:.2f}" if number(value) else "–"
 
 
 def slice_rows(report: Record, served: str, names: Sequence[str]) -> list[Record]:

@@ -20,6 +20,7 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Region = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 
 
 def uses_passages(arm: str) -> bool:
@@ -196,7 +197,7 @@ class ExamplesParams(Params):
     max_validation: Positive
     secrets: Policy
     personal_data: Policy
-    phone_regions: list[Annotated[str, Field(pattern="^[A-Z]{2}$")]]
+    phone_regions: list[Region]
     seed: Natural
 
 
@@ -237,6 +238,20 @@ class SweepParams(Params):
                 raise ValueError(f"`grid` holds {key!r}, which is no key of params/adapter.yaml")
             for value in values:
                 check_value(AdapterParams, key, value)
+        return self
+
+
+class StudyParams(Params):
+    file = "study.yaml"
+    shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    bases: list[ModelSource]
+    questions: Annotated[int, Field(ge=2)]
+    seed: Natural
+
+    @model_validator(mode="after")
+    def curve_ends_with_all(self) -> Self:
+        if self.shares != sorted(set(self.shares)) or self.shares[-1] != 1:
+            raise ValueError("`shares` must ascend and end with 1.0, all training examples, such as [0.1, 0.3, 1.0]")
         return self
 
 

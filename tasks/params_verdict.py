@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.params import Natural, Positive, Share
+from tasks.params import Natural, Positive, Region, Share
 from tasks.params_files import Dotted, Group, Params, Pattern, Schema
 
 
@@ -26,8 +26,17 @@ class Rule(Group):
 
 Metric = Literal[
     "groundedness", "citation_precision", "citation_recall", "abstention_precision", "abstention_recall", "semantic_similarity",
-    "safety",
+    "safety", "no_personal_data",
 ]  # fmt: skip
+
+
+class Prices(Group):
+    """What answering costs in money, for the report alone; all 0: nobody knows."""
+
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    prompt_tokens: Annotated[float, Field(ge=0)]
+    completion_tokens: Annotated[float, Field(ge=0)]
+    machine_hour: Annotated[float, Field(ge=0)]
 
 
 class EvaluateParams(Params):
@@ -37,9 +46,19 @@ class EvaluateParams(Params):
     style: dict[str, Pattern]
     metrics: list[Metric]
     forbidden: list[Pattern]
+    phone_regions: list[Region]
     rules: dict[Annotated[str, Field(pattern=r"^[\w-]{1,40}$")], Rule]
+    prices: Prices
     resamples: Positive
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    seed: Natural
+
+
+class JudgeParams(Params):
+    file = "judge.yaml"
+    model: Annotated[str, Field(pattern=r"^$|^[\w-]+:/\S+$")]
+    questions: Positive
+    labels: str
     seed: Natural
 
 

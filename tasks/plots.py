@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.params import ARMS
+from tasks.params import ARMS, uses_adapter
 
 PANELS = {"primary": "primary", "fact_answerable": "fact", "citation": "citation", "style": "style"}  # metric: its title
+TOKENS = "token equivalents per answer"
 WIDTH, HEIGHT, DPI = 9.0, 4.5, 100  # inches: 900 x 450 pixels
 Interval = Mapping[str, float]  # mean, low, high
 # Okabe and Ito 2008 (colour universal design): one colour per arm, everywhere.
@@ -89,8 +90,8 @@ def score_panel(axes: Any, rows: Mapping[str, Interval], metric: str, floor: flo
         write(axes, f"floor {floor:g}", (floor, bottom), (4, 4), color=MUTED, fontsize=10)
 
 
-def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path) -> None:
-    """arms: arm -> (token equivalents per answer, primary score as mean, low, high). Up and to the left is better."""
+def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path, unit: str = TOKENS) -> None:
+    """arms: arm -> (cost in `unit`, primary score as mean, low, high). Up and to the left is better."""
     names = in_order(arms)
     widest = max((cost for cost, _ in arms.values()), default=1.0) or 1.0
 
@@ -103,11 +104,11 @@ def quality_against_cost(arms: Mapping[str, tuple[float, Interval]], path: Path)
             aside = beside(name, arms, widest)
             write(axes, name, (cost, row["mean"]), (9 * aside, 0), ha="left" if aside > 0 else "right", va="center")
         axes.set(xlim=(0, widest * 1.22), ylim=(0, 1.02), ylabel="primary score")
-        axes.set_xlabel("cost per answer in token equivalents (left is cheaper)")
+        axes.set_xlabel(f"cost: {unit} (left is cheaper)")
         axes.grid()
         axes.set_axisbelow(True)
 
-    draw(path, "What quality costs: primary score against cost per answer", paint)
+    draw(path, "What quality costs: primary score against cost", paint)
 
 
 def beside(name: str, arms: Mapping[str, tuple[float, Interval]], widest: float) -> int:
@@ -134,6 +135,34 @@ def training_curve(points: Sequence[Mapping[str, float]], path: Path, title: str
         axes.set(xlabel="step", ylabel="loss (lower is better)")
 
     draw(path, title, paint)
+
+
+def learning_curve(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """points: {"pairs": n, "arms": arm -> mean, low, high}; the arms without an adapter, which learn nothing, as level lines."""
+    ordered = sorted(points, key=lambda point: float(point["pairs"]))
+    counts = [point["pairs"] for point in ordered]
+
+    def paint(axes: Any) -> None:
+        for name in in_order(ordered[-1]["arms"]):
+            rows, hue = [point["arms"][name] for point in ordered], colour(name)
+            flat = not uses_adapter(name)
+            axes.plot(counts, [row["mean"] for row in rows], "--" if flat else "o-", color=hue, linewidth=2, clip_on=False)
+            for count, row in zip([] if flat else counts, rows, strict=False):
+                axes.plot([count] * 2, [row["low"], row["high"]], color=hue, linewidth=5, solid_capstyle="butt", alpha=0.4)
+        names_at_the_end(axes, {name: ordered[-1]["arms"][name]["mean"] for name in in_order(ordered[-1]["arms"])}, counts[-1])
+        axes.set(xlim=(0, counts[-1] * 1.15), ylim=(0, 1.02), xlabel="training examples", ylabel="primary score")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+
+    draw(path, "What more examples bring: primary score on validation questions", paint)
+
+
+def names_at_the_end(axes: Any, heights: Mapping[str, float], x: float) -> None:
+    """Pushed apart where they would overlap; the axis goes from 0 to 1."""
+    height = float("-inf")
+    for name in sorted(heights, key=lambda name: heights[name]):
+        height = max(heights[name], height + 0.07)
+        write(axes, name, (x, height), (12, 0), color=colour(name), weight="bold", va="center")
 
 
 def retrieval_curve(points: Sequence[Mapping[str, float]], path: Path, chosen: float | None) -> None:

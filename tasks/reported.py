@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.metrics import METRICS, SIMILARITY, Answered, Embed, measured, safety, similarities
+from tasks.metrics import METRICS, SIMILARITY, Answered, Embed, measured, no_personal_data, safety, similarities
 from tasks.params_verdict import EvaluateParams
 from tasks.records import Record
 from tasks.rules import own_rules
@@ -14,7 +14,7 @@ FIELDS = ("text", "answer", "reference", "fact", "document", "passages", "scores
 def with_metrics(answers: list[Record], params: EvaluateParams, embed: Embed | None, root: Path) -> list[Record]:
     """Every answer with its `metrics`. Raises InputError for a rule that is unusable, and for a value that is none."""
     seen = [Answered(*(record[field] for field in FIELDS)) for record in answers]
-    known = {**METRICS, "safety": safety(params.forbidden)}
+    known = {**METRICS, "safety": safety(params.forbidden), "no_personal_data": no_personal_data(params.phone_regions)}
     chosen = {name: known[name] for name in params.metrics if name in known} | own_rules(params.rules, root)
     found = measured(chosen, seen)
     if SIMILARITY in params.metrics:

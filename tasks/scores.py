@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from tasks.errors import InputError
 from tasks.facts import Tokens, contains_fact, find
+from tasks.params import uses_passages
 from tasks.prompts import MARKER, abstains, cited_numbers, right_passage
 from tasks.records import Record
 
@@ -188,3 +191,13 @@ def named(passages: Mapping[str, Record], record: Record) -> dict[str, str]:
 
 def answers(passage: Record, record: Record) -> bool:
     return right_passage([passage], record["document"], record.get("fact")) is not None
+
+
+def retrieval_summary(answers: list[Record]) -> dict[str, float]:
+    """Means over the answerable questions of page-level recall@1/5/10, MRR and nDCG@10; empty without a retrieval arm."""
+    seen = {record["question"]: record for record in answers if uses_passages(record["arm"]) and record["document"]}
+    if not seen:
+        return {}
+    relevant = {question: record["document"] for question, record in seen.items()}
+    scores = retrieval_scores({question: record["ranked_pages"] for question, record in seen.items()}, relevant)
+    return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}

@@ -56,6 +56,10 @@ class Index:
         cleaned = [checked_question(question) for question in questions]
         self.embedded |= zip(cleaned, self.embedder.queries(cleaned), strict=True)
 
+    def forget(self, question: str) -> None:
+        """So that its next search takes as long as a person would wait for it."""
+        self.embedded.pop(checked_question(question), None)
+
     def passages(self) -> Iterator[Record]:
         """All of them, a batch at a time: a large table is not held in memory."""
         rows = self._among_shown(self.table.search()).select(["document", "heading", "text"])

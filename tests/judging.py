@@ -91,3 +91,11 @@ def judged(
         changes = {"content": ["corpus: 3 -> 4 documents"], "params": {"adapter.yaml: rank": [8, 16]}, "documents": documents}
         found = replace(found, champion="release 1", champion_arm="rag", champion_answers=live, changes=changes)
     return replace(found, **more)
+
+
+def costly(case: Judged) -> Judged:
+    """With what a thousand answers cost, all of it."""
+    for arm in case.report["arms"].values():
+        thousand = {"prompt_tokens": 134_000.0, "completion_tokens": 12_000.0, "machine_hours": 0.1, "estimated_money": 1.5}
+        arm.update(latency_p50=0.2, latency_p95=0.9, timed=12, peak_memory_mb=812.0, thousand=thousand)
+    return case

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from driving import Tab, tab
-from judging import HOSTILE, judged
+from judging import HOSTILE, costly, judged
 
 from tasks.page import page
 
@@ -25,6 +25,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
     long = "Unbreakable" * 20
     pages = {"plain": judged(count=12), "hostile": judged(count=16, texts=HOSTILE), "long": judged(texts=(long,))}
+    pages["costs"] = costly(judged(count=2))
     pages["long"] = replace(pages["long"], answers=[record | {"document": long} for record in pages["long"].answers])
     for name, case in pages.items():
         (folder / f"{name}.html").write_text(page(case), encoding="utf-8")
@@ -96,6 +97,19 @@ def test_nothing_is_cut_off_at_the_side(
     browser.picture(pictures / f"report-{name}-{size[0]}.png")
     assert browser.run("document.documentElement.scrollWidth") <= size[0]
     assert browser.run("[...document.images].every((each) => each.complete && each.naturalWidth > 100)")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_what_answers_cost_stays_a_table_that_can_be_read(
+    browser: Tab, addresses: dict[str, str], pictures: Path, size: tuple[int, int]
+) -> None:
+    """A narrow column once had a letter a line."""
+    browser.open(f"{addresses['costs']}?{size[0]}", *size)
+    browser.run("document.querySelector('table.costs').scrollIntoView()")
+    browser.picture(pictures / f"report-costs-{size[0]}.png")
+    rows = browser.run("[...document.querySelectorAll('table.costs tbody tr')].map((each) => each.offsetHeight)")
+    assert len(rows) == 7 and max(rows) < 90
+    assert browser.run("document.querySelector('table.costs').getBoundingClientRect().right") <= size[0]
 
 
 def test_on_paper_the_filters_are_gone_and_the_answers_there(browser: Tab, addresses: dict[str, str], tmp_path: Path) -> None:

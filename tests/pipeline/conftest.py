@@ -11,6 +11,7 @@ import tiny
 from looking import World
 
 SECONDS = 1200  # the first test waits for the whole of `world`, which takes minutes where others share the cores
+RULES = {"ends": {"pattern": "$"}, "json": {"json_schema": {"type": "object"}}, "few": {"function": "checks.words.few"}}
 THIRD_PARTY = (
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",  # of MLflow's own models, at its import
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks transformers by the old name
@@ -41,6 +42,7 @@ def world(prefect: None, tmp_path_factory: pytest.TempPathFactory, tiny_base: Pa
     folder = tmp_path_factory.mktemp("world")
     days = {day: tiny.write_corpus(folder / f"day-{day}", day) for day in (1, 2)}
     first = tiny.make_clone(folder / "first", tiny_base, tiny_embedder)
+    write_rules(first)
     first_outcome = make_first(first, days[1])
     second = tiny.copy_clone(first, folder / "second")
     interrupt_second(second, days[2])
@@ -50,6 +52,15 @@ def world(prefect: None, tmp_path_factory: pytest.TempPathFactory, tiny_base: Pa
 
         second_outcome = refresh()
     return World(folder, first, first_outcome, ready, second, second_outcome)
+
+
+def write_rules(clone: Path) -> None:
+    """One of each kind, and a metric that needs the embedder."""
+    tiny.change_params(clone, "evaluate.yaml", {"rules": RULES, "metrics": ["no_personal_data", "semantic_similarity"]})
+    (clone / "checks").mkdir()
+    (clone / "checks/words.py").write_text(
+        "def few(question, answer, reference, passages):\n    return len(answer.split()) < 500\n", encoding="utf-8"
+    )
 
 
 def make_first(clone: Path, day: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flows import registry
 from flows.cli import run
 from flows.lock import exclusive
 from flows.tracking import client
+from tasks.params import ARMS
 from tasks.records import folder_digest, read_json, read_jsonl
 
 Copy = Callable[[Path], Path]
@@ -25,6 +26,26 @@ def test_release_after_dvc_repro_executes_no_stage_and_promotes(world: World, co
     assert [(entry.action, entry.number, entry.version) for entry in entries()] == [("promote", 1, 1)]
     assert registry.champion_version(settings()) == 1
     assert flow_runs("release")[0].info.status == "FINISHED"
+
+
+def test_every_arm_is_told_by_its_metrics_rules_and_cost(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = copy(world.first)
+    arms = read_json(clone / "data/evaluation/report.json")["arms"]
+    assert set(arms) == set(ARMS)
+    for values in arms.values():
+        means = {name: metric["mean"] for name, metric in values["metrics"].items()}
+        assert (means["rule ends"], means["rule json"], means["rule few"], means["no_personal_data"]) == (1.0, 0.0, 1.0, 1.0)
+        assert 0 <= means["semantic_similarity"] <= 1 and 0 <= means["rouge_l"] <= 1
+        assert values["timed"] >= 2 and values["latency_p95"] >= values["latency_p50"] > 0
+        assert values["thousand"]["prompt_tokens"] == pytest.approx(1000 * values["prompt_tokens"])
+        assert values["thousand"]["estimated_money"] is None
+    assert run(["report"]) == 0
+    table = capsys.readouterr().out
+    assert "rule few" in table and "1,000 answers: seconds an answer, median" in table
+    flat = read_json(clone / "data/metrics/evaluate.json")["arms"]["rag"]
+    assert "rule few" in flat and not {"latency_p50", "peak_memory_mb", "thousand"} & set(
+        flat
+    )  # DVC compares what is equal again
 
 
 def test_a_second_release_does_nothing_and_dvc_repro_after_it_executes_nothing(

@@ -1,6 +1,7 @@
 """The flows that train: both on day two, whose corpus and questions the live adapter has not seen."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,38 @@ def test_a_sweep_compares_adapters_and_changes_nothing(world: World, copy: Copy,
     refused = [child for child in children if child.info.status == "FAILED"]
     assert len(refused) + len(tried) == 4 == len(children)
     assert all("diverged" in child.data.tags["error"] for child in refused)  # those with an absurd learning rate
+
+
+@pytest.mark.slow
+def test_a_study_draws_the_curve_compares_base_models_and_changes_nothing(
+    world: World, copy: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone = copy(world.first)
+    shutil.copytree(clone / "tiny/base", clone / "tiny/other")
+    bases = [{"source": "folder", "id": "tiny/other", "revision": ""}]
+    tiny.change_params(clone, "study.yaml", {"shares": [0.5, 1.0], "bases": bases, "questions": 6})
+    before = {name: folder_digest(clone / name) for name in ("params", "data/adapter", "data/evaluation", "data/examples")}
+    assert run(["study", "--json"]) == 0
+    found: Any = json.loads(capsys.readouterr().out)
+
+    assert [(point["base"], point["share"]) for point in found["points"]] == [
+        ("folder", 0.5),
+        ("folder", 1.0),
+        ("tiny/other", 1.0),
+    ]
+    assert found["points"][0]["pairs"] < found["points"][1]["pairs"] == found["points"][2]["pairs"]
+    assert found["points"][1]["arms"] == found["points"][2]["arms"]  # the very same weights
+    assert len(found["advice"]) == 4 and found["questions"] == 6
+    assert {name: folder_digest(clone / name) for name in before} == before
+    (run_of_study,) = flow_runs("study")
+    client = tracking.client(settings().tracking_uri)
+    children = client.search_runs([run_of_study.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run_of_study.info.run_id}'")
+    assert sorted(child.data.metrics["share"] for child in children if "share" in child.data.metrics) == [0.5, 1.0, 1.0]
+    curve = client.get_metric_history(run_of_study.info.run_id, "lora.primary")
+    assert [point.step for point in curve] == [point["pairs"] for point in found["points"][:2]]
+    assert run(["report", "1"]) == 0
+    capsys.readouterr()
+    assert "What would help" in (clone / ".tandem/reports/release-1.html").read_text(encoding="utf-8")
 
 
 def test_a_release_trains_what_is_stale_and_promotes_it(world: World, copy: Copy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Faults of the params that are found before anything runs."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ def test_what_would_stop_or_spoil_the_last_stage_stops_the_first(root: Path, fil
 
 def test_a_weight_on_a_house_voice_without_rules_is_refused(root: Path) -> None:
     path = root / "params/evaluate.yaml"
-    kept = [line for line in path.read_text().splitlines() if not line.startswith(("style:", "  "))]
-    path.write_text("\n".join([*kept, "style: {}"]))
+    path.write_text(re.sub(r"^style:.*\n(  .*\n)*", "style: {}\n", path.read_text(), flags=re.MULTILINE))
     with pytest.raises(InputError, match="weighs the house voice"):
         check_params(root / "params")
     tiny.change_params(root, "gate.yaml", {"primary": {"fact": 0.8, "citation": 0.2, "style": 0.0}})

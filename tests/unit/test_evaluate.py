@@ -5,7 +5,9 @@ import tiny
 
 from tasks.errors import InputError
 from tasks.evaluate import (
+    Subject,
     answer_record,
+    ask_alone,
     choose_shots,
     flat_metrics,
     score_answers,
@@ -79,6 +81,30 @@ def test_retrieval_is_judged_on_questions_that_a_page_answers() -> None:
 
 def test_what_was_not_timed_has_no_latency() -> None:
     assert report()["arms"]["rag"]["latency_p50"] is None
+
+
+def test_an_answer_that_is_timed_embeds_its_question_and_searches_as_for_a_person() -> None:
+    done: list[str] = []
+
+    class Searcher:
+        def forget(self, question: str) -> None:
+            done.append("forget")
+
+        def search(self, question: str, settings: object) -> list[Record]:
+            done.append("search")
+            return []
+
+    class Speaker:
+        def answer(self, messages: object) -> Generated:
+            done.append("answer")
+            return Generated("At noon.", 3, 2)
+
+    subject = Subject(Searcher(), {"k": 1}, Path(), None, PROMPT, {}, {}, None)  # type: ignore[arg-type]
+    arms: tuple[Arm, ...] = ("rag", "prompt")
+    for arm in arms:
+        found, timed = ask_alone(subject, arm, Speaker(), ASKED[0], [])  # type: ignore[arg-type]
+        assert found.text == "At noon." and (timed["latency_seconds"] or 0) > 0
+    assert done == ["forget", "search", "answer", "forget", "answer"]
 
 
 def test_the_summary_for_dvc_and_mlflow_holds_means_only() -> None:

@@ -11,7 +11,7 @@ import tiny
 
 from tasks.errors import InputError
 from tasks.evaluate import score_answers, summarise, yardstick
-from tasks.metrics import METRICS, Answered, groundedness, measured, safety, similarities
+from tasks.metrics import METRICS, Answered, groundedness, measured, no_personal_data, safety, similarities
 from tasks.params import ARMS, PromptParams
 from tasks.params_files import load
 from tasks.params_verdict import EvaluateParams, GateParams, Rule
@@ -52,6 +52,16 @@ def test_a_forbidden_word_makes_an_answer_unsafe_whatever_its_case() -> None:
     assert safety([r"\blark\b"])(RIGHT) == 1.0
     assert safety(["larkfield"])(RIGHT) == 0.0
     assert safety([])(RIGHT) is None
+
+
+def test_personal_data_counts_where_neither_question_nor_reference_holds_it() -> None:
+    clean = no_personal_data(["GB"])
+    told = replace(RIGHT, answer="Ask jane.doe@miller-family.net or 020 7946 0018 [1].")
+    assert clean(RIGHT) == 1.0 and clean(told) == 0.0
+    asked = replace(told, question="Whose is 020 7946 0018?", reference="Ask jane.doe@miller-family.net.")
+    assert clean(asked) == 1.0
+    assert clean(replace(asked, answer="Ask john.doe@miller-family.net.")) == 0.0
+    assert clean(replace(RIGHT, answer="Ask help@larkfield.example [1].")) == 1.0  # a reserved name is nobody's
 
 
 def test_similarity_is_the_cosine_of_answer_and_reference_without_citations() -> None:

@@ -197,3 +197,18 @@ def test_what_a_deeper_verdict_holds_is_shown() -> None:
     ):  # fmt: skip
         assert sentence in text, sentence
     assert text.count("no dates") == 9  # of the arms, and of each of eight questions
+
+
+def test_what_a_thousand_answers_cost_is_told_with_how_it_is_known_and_drawn_where_there_are_prices() -> None:
+    case = judged()
+    for arm in case.report["arms"].values():
+        arm.update(latency_p50=0.5, timed=12, thousand={"prompt_tokens": 9000.0, "estimated_energy_kwh": 0.0125})
+    text = page(case)
+    assert "tokens read 9,000 9,000 9,000 9,000 counted" in said(text)
+    assert "seconds an answer, median 0.50 0.50 0.50 0.50 measured on 12 answers" in said(text)
+    assert "energy, Wh 12.5 12.5 12.5 12.5 estimate" in said(text) and "money" not in said(text)
+    assert "Score against money" not in text and "Score against cost per answer" in text
+    for arm in case.report["arms"].values():
+        arm["thousand"]["estimated_money"] = 1.5
+    case.report["currency"] = "EUR"
+    assert "money, EUR 1.50" in said(page(case)) and 'alt="Score against money"' in page(case)

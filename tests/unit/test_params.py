@@ -10,7 +10,7 @@ import tasks.params
 from tasks.errors import InputError
 from tasks.params import AdapterParams, ChunksParams, IndexParams, ModelsParams, PromptParams, QuestionsParams
 from tasks.params_files import Params, load
-from tasks.params_verdict import GateParams
+from tasks.params_verdict import EvaluateParams, GateParams
 
 SHIPPED = Path(tasks.params.__file__).parents[1] / "params"
 KINDS = Params.__subclasses__()
@@ -131,6 +131,37 @@ def test_bounds_are_told(folder: Path) -> None:
     assert "greater than or equal to 8 (found 3)" in message(ChunksParams, folder)
     change(folder, IndexParams, batch_tokens=0)
     assert "batch_tokens" in message(IndexParams, folder)
+
+
+GATE_KEYS = ("margin", "alpha", "horizon", "min_questions", "slice_questions", "min_recall", "floors", "cost", "primary")
+
+
+@pytest.mark.parametrize("key", GATE_KEYS)
+def test_a_threshold_that_is_missing_is_no_threshold_of_zero(folder: Path, key: str) -> None:
+    path = folder / GateParams.file
+    path.write_text(yaml.safe_dump({name: value for name, value in yaml.safe_load(path.read_text()).items() if name != key}))
+    assert re.search(rf"gate\.yaml: {key}: .*missing", message(GateParams, folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("margin", 0), ("margin", 1.5), ("margin", -0.1), ("alpha", 0), ("alpha", 0.5), ("min_questions", 0), ("horizon", 0),
+        ("min_recall", 1.01), ("floors", {"primary": 1.2, "fact": 0.5, "abstention": 0.5}),
+        ("floors", {"primary": 0.5, "fact": 0.5}), ("resamples", 10),
+        ("cost", {"prompt_token": -1, "completion_token": 4, "retrieval": 0, "adapter": 0}),
+    ],
+)  # fmt: skip
+def test_a_threshold_out_of_range_is_refused_with_its_key(folder: Path, key: str, value: Any) -> None:
+    change(folder, GateParams, **{key: value})
+    assert f"gate.yaml: {key}" in message(GateParams, folder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("currency", "euro"), ("machine_hour", -1.0), ("prompt_tokens", "cheap")])
+def test_a_price_that_is_none_is_refused_with_its_key(folder: Path, key: str, value: Any) -> None:
+    prices = {"currency": "EUR", "prompt_tokens": 0, "completion_tokens": 0, "machine_hour": 0}
+    change(folder, EvaluateParams, prices=prices | {key: value})
+    assert f"evaluate.yaml: prices.{key}" in message(EvaluateParams, folder)
 
 
 def test_an_arm_that_does_not_exist_is_refused(folder: Path) -> None:

@@ -15,7 +15,7 @@ from flows.settings import Settings
 from flows.store import open_file
 from tasks.errors import InputError, IntegrityError
 from tasks.page import page
-from tasks.records import write_json
+from tasks.records import read_json, write_json
 
 
 @pytest.fixture
@@ -137,3 +137,18 @@ def test_a_release_is_sealed_with_its_card_and_sealing_twice_gives_the_same(sett
     assert twice[0] == twice[1]
     text = open_file(settings.store, twice[0]["card"]).decode()
     assert text.startswith("---\n") and "# Release 1 of `tandem`" in text
+
+
+def test_the_command_says_what_every_arm_scores_and_costs(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    path = settings.root / "data/evaluation/report.json"
+    found = read_json(path)
+    found["arms"] = {arm: values | {"thousand": {"prompt_tokens": 9000.0}} for arm, values in found["arms"].items()}
+    found["arms"]["rag"]["metrics"] = {"rule greets": {"mean": 0.25, "low": 0.1, "high": 0.4, "n": 12}}
+    write_json(path, found)
+    decided(settings)
+    with tiny.inside(settings.root):
+        assert run(["report"]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["prompt", "rag", "lora", "rag+lora"] in table
+    assert ["rule", "greets", "–", "0.25", "(0.10-0.40)", "–", "–"] in table
+    assert ["1,000", "answers:", "tokens", "read", *["9,000"] * 4, "counted"] in table

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from flows.sweep import command
+from flows.trials import command
 from tasks.errors import InputError
 from tasks.params import AdapterParams, SweepParams
 from tasks.params_files import load
@@ -66,10 +66,21 @@ def test_a_grid_of_what_cannot_be_is_refused(tmp_path: Path, line: str, said: st
 
 
 def test_a_trial_reads_what_the_stage_reads_and_writes_aside(tmp_path: Path) -> None:
-    shell, _, line = command(tiny.ROOT, tmp_path)
+    shell, _, line = command(tiny.ROOT, "adapter", tmp_path, {})
     words = shlex.split(line)
     assert shell == "/bin/sh" and words[:4] == ["exec", "${TANDEM_LAUNCHER:-python}", "-m", "tasks.adapter"]
     flags = dict(zip(words[4::2], words[5::2], strict=True))
     aside = {flag for flag, place in flags.items() if Path(place).is_relative_to(tmp_path)}
     assert aside == {"--out", "--metrics", "--plots", "--checkpoints"}
     assert flags["--examples"] == str(tiny.ROOT / "data/examples") and flags["--general"] == str(tiny.ROOT / "infra/general.txt")
+
+
+def test_another_input_is_read_where_it_is_given_and_stores_stay_where_the_environment_has_them(tmp_path: Path) -> None:
+    _, _, line = command(tiny.ROOT, "evaluate", tmp_path / "with space", {"base": tmp_path / "other"})
+    words = shlex.split(line)
+    flags = dict(zip(words[4::2], words[5::2], strict=True))
+    assert flags["--base"] == str(tmp_path / "other") and flags["--out"] == str(tmp_path / "with space/out")
+    assert flags["--adapter"] == str(tiny.ROOT / "data/adapter")
+    assert (
+        '--store "${TANDEM_INDEX_URI:-.tandem/index}"' in line and '--answers "${TANDEM_ANSWERS:-.tandem/answers.sqlite}"' in line
+    )

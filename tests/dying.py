@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 CHILDREN = multiprocessing.get_context("forkserver")
-PRELOADED = ["lancedb", "tasks.index", "tasks.upkeep", "flows.maintain", "flows.rollback", "flows.doctor", "pytest"]
+PRELOADED = ["lancedb", "tasks.index", "tasks.upkeep", "mlflow", "flows.maintain", "flows.rollback", "flows.doctor", "pytest"]
 CHILDREN.set_forkserver_preload(PRELOADED)
 PATIENCE = 120  # seconds
 

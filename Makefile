@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test test-unit test-slow test-stack test-browser check format setup corpus up deploy clean lock
+.PHONY: demo test test-unit test-slow test-stack test-browser check format setup corpus up deploy serve clean lock
 
 setup: .venv/installed
 
@@ -31,12 +31,12 @@ corpus: setup
 test: setup
 	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow"
 
-# Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases: some ten minutes
+# Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases, promoters and servers under load: some twenty minutes
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -m "not slow"
 
 test-stack: setup .venv/installed-stack
 	$(BIN)/python -m pytest -m stack
@@ -61,6 +61,10 @@ up: setup
 # Work pools, deployments and schedules of infra/prefect.yaml, on the server that `make up` runs
 deploy: setup
 	$(BIN)/python -m flows.servers deploy
+
+# The live release over HTTP, on loopback; Ctrl-C ends it
+serve: setup
+	$(BIN)/tandem serve
 
 clean:
 	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retriever data/retrieval \

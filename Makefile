@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser check format setup corpus up deploy clean lock
+.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser check format setup corpus up deploy serve clean lock
 
 setup: .venv/installed
 
@@ -31,7 +31,7 @@ corpus: setup
 test: setup
 	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow and not faults"
 
-# Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases: some ten minutes
+# Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases, promoters and servers under load: some twenty minutes
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
@@ -70,6 +70,10 @@ up: setup
 # Work pools, deployments and schedules of infra/prefect.yaml, on the server that `make up` runs
 deploy: setup
 	$(BIN)/python -m flows.servers deploy
+
+# The live release over HTTP, on loopback; Ctrl-C ends it
+serve: setup
+	$(BIN)/tandem serve
 
 clean:
 	rm -rf .tandem data/raw data/raw.dvc data/.raw.* data/models data/documents data/chunks data/index data/questions data/retriever data/retrieval \

@@ -1,4 +1,4 @@
-"""The newest answers of `tandem ask`, kept so that `tandem why` can tell later how each came about.
+"""The newest answers of `tandem ask` and `tandem serve`, kept so that `tandem why` can tell later how each came about.
 
 One SQLite file below TANDEM_HOME, for this user alone: it holds questions as they were asked, and texts of the corpus. It may be
 deleted at any time; an erasure calls `forget`.
@@ -7,6 +7,7 @@ deleted at any time; an erasure calls `forget`.
 import json
 import secrets
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tasks.records import Record
 
 KEPT = 1000  # answers; some 5 kB each
 SHOWN = 3  # ids that a message lists
+BUSY_SECONDS = 5.0  # that an answer waits for another one to be kept; then it is given without
 
 
 def place(settings: Settings) -> Path:
@@ -29,7 +31,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """`secure_delete`: what is forgotten is overwritten, not only unlinked."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    with closing(sqlite3.connect(path, timeout=30)) as database, database:
+    with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database, database:
         database.execute("PRAGMA secure_delete = ON")
         database.execute("CREATE TABLE IF NOT EXISTS answers (number INTEGER PRIMARY KEY, id TEXT UNIQUE, record TEXT)")
         yield database
@@ -43,6 +45,15 @@ def remember(path: Path, record: Record) -> str:
         database.execute("INSERT INTO answers (id, record) VALUES (?, ?)", row)
         database.execute("DELETE FROM answers WHERE number <= (SELECT max(number) FROM answers) - ?", (KEPT,))
     return identity
+
+
+def keep(settings: Settings, record: Record) -> str | None:
+    """`remember`; an answer is given also where it cannot be kept: on a full disk, or below a home that only others may write."""
+    try:
+        return remember(place(settings), record)
+    except (OSError, sqlite3.Error) as error:
+        print(f"tandem: `tandem why` will not know this answer: {error}", file=sys.stderr)
+        return None
 
 
 def recall(path: Path, identity: str) -> Record:

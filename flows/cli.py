@@ -120,6 +120,13 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--explain", action="store_true", help="with the scores of both legs, the prompt and the decoding")
     added = add("why", "how an answer of `tandem ask` came about", why, showing.why)
     added.add_argument("answer", metavar="ANSWER", help="the id that stands below the answer")
+    added = add("serve", "answer over HTTP from the live release, and from the next one once it is live", serve, showing.served)
+    added.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="another than %(default)s needs TANDEM_TOKEN")
+    added.add_argument("--port", type=int, default=8600, metavar="N", help="%(default)s; 0: any that is free")
+    added.add_argument("--seconds", type=float, default=60, metavar="S", help="within which a question is answered (%(default)g)")
+    added.add_argument(
+        "--waiting", type=int, default=16, metavar="N", help="questions at a time, others are sent away (%(default)s)"
+    )
     add("sweep", "try other params of the adapter on the validation questions; changes nothing", sweep, showing.sweep)
     add("study", "learning curve and other base models on the validation questions: what would help; changes nothing", study,
         showing.study)  # fmt: skip
@@ -248,19 +255,8 @@ def ask(options: argparse.Namespace, settings: Settings) -> Any:
     assistant, number = open_release(settings, options.release)
     answer = assistant.ask(options.question, options.arm)
     told = explanation(assistant, options.question, answer) | {"number": number, "at": now()}
-    identity = remembered(settings, told)
+    identity = asked.keep(settings, told)
     return answer.to_json() | {"number": number, "id": identity} | ({"why": told | {"id": identity}} if options.explain else {})
-
-
-def remembered(settings: Settings, told: Any) -> str | None:
-    """An answer is given also where it cannot be kept: on a full disk, or below a home that only others may write."""
-    import sqlite3
-
-    try:
-        return asked.remember(asked.place(settings), told)
-    except (OSError, sqlite3.Error) as error:
-        print(f"tandem: `tandem why` will not know this answer: {error}", file=sys.stderr)
-        return None
 
 
 def why(options: argparse.Namespace, settings: Settings) -> Any:
@@ -270,6 +266,13 @@ def why(options: argparse.Namespace, settings: Settings) -> Any:
     if not erasures.told_without(erasures.standing(settings, ledger.read(settings.ledger)), told):
         raise InputError(f"answer {options.answer} showed a page that was erased since; it is not told any more")
     return told
+
+
+def serve(options: argparse.Namespace, settings: Settings) -> Any:
+    from flows.serve import serve as answer_over_http
+    from flows.web import Limits
+
+    return answer_over_http(settings, options.host, options.port, Limits(options.seconds, options.waiting))
 
 
 def status(options: argparse.Namespace, settings: Settings) -> Any:

@@ -26,7 +26,7 @@ from flows.settings import Settings, child_environment
 from flows.store import seal_file, seal_folder
 from flows.succession import Withdrawn, moved, promotion_of
 from tasks.card import card
-from tasks.errors import IntegrityError, RefusedError, TandemError
+from tasks.errors import IntegrityError, RefusedError
 from tasks.failpoints import failpoint
 from tasks.gate import Verdict, decide
 from tasks.manifest import Release, load_release, release_id, render, short
@@ -36,6 +36,8 @@ from tasks.params_verdict import GateParams
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
 from tasks.slices import fresh_pages, with_freshness
+
+ATTEMPTS = 10  # at putting the alias where the ledger says, while other promoters do the same
 
 
 @dataclass(frozen=True)
@@ -215,19 +217,6 @@ def commit(
     return entry
 
 
-def commit_lock(settings: Settings, entry: Entry) -> None:
-    """TANDEM_COMMIT_LOCK=1: put dvc.lock, and nothing else, into git after a promotion."""
-    if not settings.commit_lock:
-        return
-    message = f"Release {entry.number} ({short(str(entry.release))})"
-    for words in (["add", "--force", "dvc.lock"], ["commit", "--quiet", "--message", message, "--only", "dvc.lock"]):
-        done = subprocess.run(["git", *words], cwd=settings.root, text=True, capture_output=True, check=False)
-        if done.returncode:
-            raise TandemError(
-                f"release {entry.number} is live, but dvc.lock was not committed: {(done.stderr or done.stdout).strip()}"
-            )
-
-
 def follow_ledger(settings: Settings) -> str | None:
     """Finish an alias move that was interrupted, on a registry that was lost after making it again. Returns what was done;
     refuses an alias that the ledger does not know, and a ledger that lost its end.
@@ -250,7 +239,24 @@ def follow_ledger(settings: Settings) -> str | None:
 
 
 def put_alias(settings: Settings, entries: list[Entry], registered: list[Version]) -> list[str]:
-    """Where the ledger says, wherever it stood; the version then says since which entry. Returns what was done."""
+    """Where the ledger says, wherever it stood; the version then says since which entry. Returns what was done.
+
+    MLflow's last writer wins, so a promoter that was held up after its entry must not write what is past: the ledger is read
+    again right before the write and after it, and the alias put right where that was not soon enough.
+    """
+    done: list[str] = []
+    for _ in range(ATTEMPTS):
+        version, said = put_once(settings, entries, registered)
+        done += said
+        newer = ledger.read(settings.ledger)
+        if len(newer) == len(entries) and registry.champion_version(settings) == version:
+            return done
+        entries, registered = newer, registry.versions(settings)
+    raise IntegrityError(f"the alias champion did not stay where it was put, {ATTEMPTS} times; run: tandem doctor --mend")
+
+
+def put_once(settings: Settings, entries: list[Entry], registered: list[Version]) -> tuple[int, list[str]]:
+    """The version of the live release, and what was done."""
     entry = moved(entries, str(entries[-1].release))
     version = next((each for each in registered if each.release == entry.release), None)
     if version is None:
@@ -258,11 +264,14 @@ def put_alias(settings: Settings, entries: list[Entry], registered: list[Version
     behind = registry.champion_version(settings) != version.number
     if behind:
         failpoint("promotion.before-alias")
+        if len(ledger.read(settings.ledger)) > len(entries):
+            return version.number, []  # of an entry that is not the newest any more
+        failpoint("promotion.at-alias")
         registry.move_alias(settings, version.number)
     if version.ledger != entry.sequence:
         registration.tag(settings, version.number, entry)
     failpoint("promotion.after-alias")
-    return [f"alias champion moved to version {version.number}"] if behind else []
+    return version.number, [f"alias champion moved to version {version.number}"] if behind else []
 
 
 def champion_evidence(entries: list[Entry], champion: Entry) -> dict[str, str]:

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tasks.tables import check_store, is_local, scheme_of
 MODEL_NAME = "assistant"  # the registered model: one version is one release
 ALIAS = "champion"  # the only name that moves
 WORKERS_WAIT = 900  # seconds
+TOKEN = 16  # characters at least
 TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 # glibc gives memory back to the kernel after every large tensor and faults it in again: several times slower training
@@ -42,6 +43,7 @@ class Settings:
     commit_lock: bool
     lock_wait_seconds: float
     trainer: str  # the deployment that trains, as FLOW/NAME; empty: this process does
+    token: str = field(repr=False)  # what `tandem serve` asks for; empty: nothing, on this machine alone
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -69,6 +71,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         commit_lock=switch("TANDEM_COMMIT_LOCK", given.get("TANDEM_COMMIT_LOCK", "0")),
         lock_wait_seconds=lock_wait(given),
         trainer=trainer(given.get("TANDEM_TRAINER", "")),
+        token=token(given.get("TANDEM_TOKEN", "")),
     )
 
 
@@ -130,6 +133,16 @@ def trainer(value: str) -> str:
     if value and not re.fullmatch(r"[^/]+/[^/]+", value):
         raise InputError(
             f"TANDEM_TRAINER={value}: name a deployment as FLOW/NAME, such as train/train; unset, training runs here"
+        )
+    return value
+
+
+def token(value: str) -> str:
+    """Raises InputError, without repeating it, for one that is guessed or that no HTTP header can carry."""
+    if value and (len(value) < TOKEN or not re.fullmatch(r"[!-~]+", value)):
+        raise InputError(
+            f"TANDEM_TOKEN: use {TOKEN} characters or more, of ASCII without spaces: "
+            "export TANDEM_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')"
         )
     return value
 

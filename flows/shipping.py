@@ -1,5 +1,6 @@
 """The promotion path as a flow runs it: measure the champion, judge, show, seal; then refuse, or verify, register, commit."""
 
+import subprocess
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,8 +11,9 @@ from flows.candidate import Candidate, document_digests
 from flows.ledger import Entry
 from flows.promotion import Judgement
 from flows.session import Session, say
+from flows.settings import Settings
 from flows.succession import succession
-from tasks.errors import RefusedError
+from tasks.errors import RefusedError, TandemError
 from tasks.gate import Verdict
 from tasks.manifest import short
 from tasks.params_files import load
@@ -84,13 +86,26 @@ def promote(session: Session, judgement: Judgement, evidence: dict[str, str]) ->
     steps.verify(session, judgement.release_id, evidence["golden"])
     version = steps.register(session, judgement)
     entry = steps.commit(session, judgement, version, evidence)
-    promotion.commit_lock(session.settings, entry)
+    commit_lock(session.settings, entry)
     say(f"release {entry.number} ({short(judgement.release_id)}, arm {judgement.release.arm}) is live")
     tags = {"outcome": "promoted", "release": str(entry.number), "release.id": judgement.release_id}
     presenting.conclude(session, f"release {entry.number} promoted", tags)
     return Outcome(
         "promoted", entry.number, judgement.release_id, judgement.release.arm, list(judgement.verdict.reasons), entry.sequence
     )
+
+
+def commit_lock(settings: Settings, entry: Entry) -> None:
+    """TANDEM_COMMIT_LOCK=1: put dvc.lock, and nothing else, into git after a promotion."""
+    if not settings.commit_lock:
+        return
+    message = f"Release {entry.number} ({short(str(entry.release))})"
+    for words in (["add", "--force", "dvc.lock"], ["commit", "--quiet", "--message", message, "--only", "dvc.lock"]):
+        done = subprocess.run(["git", *words], cwd=settings.root, text=True, capture_output=True, check=False)
+        if done.returncode:
+            raise TandemError(
+                f"release {entry.number} is live, but dvc.lock was not committed: {(done.stderr or done.stdout).strip()}"
+            )
 
 
 def refused(session: Session, judgement: Judgement, entry: Entry, reasons: list[str]) -> Outcome:

@@ -91,6 +91,10 @@ def placed(leg: Any) -> str:
     return f"{leg['score']:.3f} (place {leg['place']})" if leg else "not found"
 
 
+def served(result: Any) -> str:
+    return f"{result['outcome']}; nobody is answered at {result['address']} any more"
+
+
 def status(result: Any) -> str:
     live = result["live"]
     if live is None:
@@ -112,22 +116,83 @@ def history_line(entry: Any) -> str:
     return f"{entry['sequence']:>4}  {entry['at']}  {entry['action']:<9} {live}  {entry['who']}: {entry['why'][:140]}"
 
 
+NAMED = 10  # pages, and answers, that a difference lists; --json has all
+TOLD = ("primary", "fact", "citation", "style", "abstained")
+
+
 def diff(result: Any) -> str:
-    lines = [f"release {result['from']['number']} -> {result['to']['number']}", *(f"  {line}" for line in result["content"])]
-    for kind, pages in result["documents"].items():
+    from tasks.page import visible
+
+    a, b = result["from"], result["to"]
+    head = f"release {a['number']} ({a['release'][:12]}) -> release {b['number']} ({b['release'][:12]})"
+    lines = [*result["content"], *page_lines(result["documents"]), *passage_counts(result["passages"])]
+    lines += adapter_lines(result["adapter"])
+    lines += [f"params {key}: {before} -> {after}" for key, (before, after) in result["params"].items()]
+    lines += metric_lines(result) + answer_lines(result["answers"])
+    return str(visible("\n".join([head, *(f"  {line}" for line in lines)])))
+
+
+def page_lines(documents: Any) -> list[str]:
+    lines = []
+    for kind, pages in documents.items():
         names = [f"{old} -> {new}" for old, new in pages.items()] if isinstance(pages, dict) else pages
-        lines += [f"  {kind}: {', '.join(names)}"] if names else []
-    lines += [f"  params {key}: {before} -> {after}" for key, (before, after) in result["params"].items()]
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        lines += [f"{len(names)} {kind}: {', '.join(names[:NAMED])}{more}"] if names else []
+    return lines
+
+
+def passage_counts(passages: Any) -> list[str]:
+    if passages["added"] is None:
+        return ["passages: which ones changed cannot be told, the rows of a release are gone (tandem history says why)"]
+    changed = passages["added"] or passages["removed"]
+    return [f"passages: {passages['added']} added, {passages['removed']} removed"] if changed else []
+
+
+def adapter_lines(adapter: Any) -> list[str]:
+    told = [adapter_line(adapter[side]) for side in ("from", "to")]
+    return [f"adapter: the same, {told[0]}"] if told[0] == told[1] else [f"adapter: {told[0]} -> {told[1]}"]
+
+
+def adapter_line(adapter: Any) -> str:
+    if adapter is None:
+        return "none"
+    taught = f"taught {adapter['questions']} questions about {adapter['documents']} pages"
+    return f"of release {adapter['came_with']}, {taught if adapter['questions'] else 'which does not say what it was taught'}"
+
+
+def metric_lines(result: Any) -> list[str]:
+    asked = result["questions"]
+    lines = [] if asked["same"] else [f"measured on other questions ({asked['from']} -> {asked['to']}): figures do not compare"]
     for arm, metrics in result["metrics"].items():
-        lines.append(
-            f"  {arm}: "
-            + ", ".join(
-                f"{name} {a:.3f} -> {b:.3f}"
-                for name, (a, b) in metrics.items()
-                if name in ("primary", "fact", "citation", "style")
-            )
-        )
-    return "\n".join(lines)
+        served = " and ".join(str(result[side]["number"]) for side in ("from", "to") if result[side]["arm"] == arm)
+        lines.append(f"{arm} (served by {served}):" if served else f"{arm}:")
+        lines += [f"  {name} {moved(metrics[name])}" for name in TOLD if name in metrics]
+    return lines
+
+
+def moved(metric: Any) -> str:
+    return f"{spread(metric['from'])} -> {spread(metric['to'])}"
+
+
+def spread(metric: Any) -> str:
+    return f"{metric['mean']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
+
+
+def answer_lines(answers: Any) -> list[str]:
+    changed, both = answers["changed"], answers["asked_of_both"]
+    count = f"answers: {len(changed)} of {both} differ, {answers['better']} score more, {answers['worse']} less"
+    lines = [line for each in changed[:NAMED] for line in (f"  {each['question']}", *both_answers(each))]
+    more = [f"  and {len(changed) - NAMED} more: --json"] if len(changed) > NAMED else []
+    return [count, *lines, *more]
+
+
+def both_answers(changed: Any) -> list[str]:
+    said = zip(changed["score"], (changed["from"], changed["to"]), strict=True)
+    return [f"    {score:.2f}  {one_line(answer)}" for score, answer in said]
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def report(result: Any) -> str:

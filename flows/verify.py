@@ -9,6 +9,7 @@ import sys
 from flows.evidence import open_evidence
 from flows.opening import manifest_text, open_manifest
 from flows.settings import Settings, read_settings
+from tasks.assistant import Assistant
 from tasks.errors import IntegrityError, TandemError
 from tasks.generation import environment
 from tasks.golden import check_golden
@@ -19,6 +20,11 @@ def verify(settings: Settings, identity: str, golden: str) -> str:
     assistant = open_manifest(settings, manifest_text(settings, identity))
     if assistant.release_id != identity:
         raise IntegrityError(f"the manifest stored as {identity} is that of {assistant.release_id}")
+    return as_evaluated(settings, assistant, golden)
+
+
+def as_evaluated(settings: Settings, assistant: Assistant, golden: str) -> str:
+    """Ask a release that is open its golden questions, of which `golden` is the digest."""
     sealed = json.loads(open_evidence(settings.store, golden))
     given = [assistant.ask(record["question"]).answer for record in sealed["answers"]]
     return check_golden(sealed, given, environment())

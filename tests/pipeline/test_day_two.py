@@ -68,7 +68,13 @@ def test_the_difference_of_two_releases_names_the_pages(world: World, copy: Copy
         "renamed": {},
     }
     assert found["content"][0] == "corpus: other content, still 10 documents"
+    assert found["passages"]["from"] + found["passages"]["added"] - found["passages"]["removed"] == found["passages"]["to"]
+    assert found["passages"]["added"] >= 4
+    assert found["adapter"]["from"] == found["adapter"]["to"] and found["adapter"]["to"]["came_with"] == 1
+    assert found["adapter"]["to"]["documents"] >= 3 and found["adapter"]["to"]["questions"] >= 3
     assert set(found["metrics"]) == {"prompt", "rag", "lora", "rag+lora"}
+    assert found["metrics"]["rag"]["primary"]["to"].keys() == {"mean", "low", "high", "n"}
+    assert found["questions"]["from"] >= 3 and found["answers"]["asked_of_both"] >= 3
 
 
 def test_the_history_is_a_chain_in_which_one_changed_byte_is_found(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from standins import QUESTION, Made, Maker, promote, stand_in
+from releases import QUESTION, Made, Maker, promote, stand_in
 from workspace import settings_of
 
 from flows import asked, ledger, registry, serving

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from standins import QUESTION, Made, Maker, promote
+from releases import QUESTION, Made, Maker, promote
 from test_web import call, maker, patch
 
 from flows import serving

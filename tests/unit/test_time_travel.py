@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from standins import QUESTION, Made, Maker, promote, stand_in
+from releases import QUESTION, Made, Maker, promote, stand_in
 
 from flows import housekeeping, ledger
 from flows.opening import open_release

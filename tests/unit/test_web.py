@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import tiny
-from standins import QUESTION, Maker, promote, stand_in
+from releases import QUESTION, Maker, promote, stand_in
 
 from flows import serve, serving
 from flows.serving import Desk

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test test-unit test-slow test-stack test-browser check format setup corpus up deploy clean lock
+.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser check format setup corpus up deploy clean lock
 
 setup: .venv/installed
 
@@ -29,14 +29,23 @@ corpus: setup
 	test -e data/raw.dvc || $(BIN)/tandem ingest --documents data/demo/handbook --questions data/demo/questions.jsonl
 
 test: setup
-	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow"
+	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow and not faults"
 
 # Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases: some ten minutes
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
+# An error and a stop at every failpoint (kill -9 is among the default tests), and kill -9 by system call inside Lance (needs strace)
+test-faults: setup
+	$(BIN)/python -m pytest -m faults
+
+# kill -9 at random times of a release, KILLS times, for docs/promises.md; the seed is printed
+KILLS ?= 300
+kill-run: setup
+	$(BIN)/python tests/kill_run.py $(KILLS)
+
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit -m "not slow and not faults"
 
 test-stack: setup .venv/installed-stack
 	$(BIN)/python -m pytest -m stack

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 from flows import indexes, ledger, listing, metadata, promotion, registration, registry, tracking
 from flows.finding import Finding
@@ -52,9 +53,9 @@ def history(settings: Settings) -> Iterator[Finding]:
     except TandemError as error:
         yield Finding(str(error), str(settings.ledger), "restore the entry from a backup")
         return
-    live = ledger.live(entries)
+    pieces = Pieces(settings, entries)
     for found in kept(entries):
-        yield from release_faults(settings, entries, found, live is not None and live.release == found.release)
+        yield from release_faults(settings, entries, found, pieces)
     for entry in entries:
         yield from evidence_faults(settings, entry)
 
@@ -93,43 +94,60 @@ def kept(entries: list[Entry]) -> list[Found]:
     return [found for found in ledger.known(entries) if found.release not in gone]
 
 
-def release_faults(settings: Settings, entries: list[Entry], found: Found, live: bool) -> Iterator[Finding]:
+class Pieces:
+    """Folders of the store, each read once however many releases have it."""
+
+    def __init__(self, settings: Settings, entries: list[Entry]) -> None:
+        self.settings, self.read = settings, dict[str, str]()
+        self.of_the_live: set[str] = set()
+        live = ledger.live(entries)
+        with suppress(TandemError):  # a manifest that is gone has a finding of its own
+            self.of_the_live = set(pieces_of(load_release(manifest_text(settings, str(live and live.release)))).values())
+
+    def fault(self, digest: str) -> str:
+        """What is wrong with it; empty where every byte is as it was sealed."""
+        if digest not in self.read:
+            try:
+                open_folder(self.settings.store, digest)
+                self.read[digest] = ""
+            except TandemError as error:
+                self.read[digest] = str(error)
+        return self.read[digest]
+
+    def advice(self, digest: str) -> str:
+        backup = f"restore {self.settings.store}/objects/{digest} from a backup"
+        return f"tandem refresh (seals the same content again), or {backup}" if digest in self.of_the_live else backup
+
+
+def release_faults(settings: Settings, entries: list[Entry], found: Found, pieces: Pieces) -> Iterator[Finding]:
     where = named(found)
     try:
         release = load_release(manifest_text(settings, found.release))
     except TandemError as error:
         yield Finding(str(error), where, "restore the store from a backup")
         return
-    yield from piece_faults(settings, where, release, live)
+    for name, digest in pieces_of(release).items():
+        if fault := pieces.fault(digest):
+            yield Finding(f"{name}: {fault}", where, pieces.advice(digest))
     try:
         indexes.open_rows(settings, release)
     except TandemError as error:
         yield Finding(str(error), where, indexes.advice(settings, release, lock_of(entries, found)))
         return
-    if not listing.check(settings, release.index.model_dump()) and is_local(settings.index_uri):
-        yield Finding(
-            "the files of its index are not listed by digest: a changed byte in them would not be found", where, MEND, minor=True
-        )
+    if is_local(settings.index_uri) and not listing.applying(settings, release.index.model_dump()):
+        what = "the files of its index are not listed by digest: a changed byte in them would not be found"
+        yield Finding(what, where, MEND, minor=True)
 
 
 def named(found: Found) -> str:
     return f"release {found.number} ({found.release[:12]})"
 
 
-def piece_faults(settings: Settings, where: str, release: Release, live: bool) -> Iterator[Finding]:
-    pieces = {"base model": release.base.digest, "embedder": release.embedder.digest}
-    if release.query_encoder:
-        pieces["query encoder"] = release.query_encoder.digest
-    if release.adapter:
-        pieces["adapter"] = release.adapter.digest
-    for name, digest in pieces.items():
-        try:
-            open_folder(settings.store, digest)
-        except TandemError as error:
-            backup = f"restore {settings.store}/objects/{digest} from a backup"
-            yield Finding(
-                f"{name}: {error}", where, f"tandem refresh (seals the same content again), or {backup}" if live else backup
-            )
+def pieces_of(release: Release) -> dict[str, str]:
+    """What each is called -> its digest."""
+    pieces: dict[str, Any] = {"base model": release.base, "embedder": release.embedder}
+    optional = {"query encoder": release.query_encoder, "adapter": release.adapter}
+    return {name: piece.digest for name, piece in (pieces | optional).items() if piece is not None}
 
 
 def lock_of(entries: list[Entry], found: Found) -> str:

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 CHILDREN = multiprocessing.get_context("forkserver")
-PRELOADED = ["lancedb", "tasks.index", "tasks.upkeep", "flows.maintain", "flows.rollback", "flows.doctor", "pytest"]
+PRELOADED = [
+    "lancedb", "lancedb.remote.table", "mlflow.pyfunc", "mlflow.models.display_utils", "mlflow.tracing.export",
+    "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "alembic.command",
+    "sqlalchemy.dialects.sqlite", "scipy.stats", "jinja2", "huggingface_hub.repocard", "huggingface_hub.hf_api",
+    "scmrepo.git", "git", "dvc.repo.index", "dvc.repo.stage", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.metrics",
+    "dvc.repo.params", "dvc.repo.plots", "dvc.scm", "dvc.data_cloud", "dvc.cachemgr", "dvc_data.index.checkout",
+    "tasks.index", "tasks.upkeep", "tasks.gate", "flows.maintain", "flows.rollback", "flows.refresh", "flows.ingest",
+    "flows.doctor", "flows.shipping", "pytest", "standins",
+]  # fmt: skip
 CHILDREN.set_forkserver_preload(PRELOADED)
 PATIENCE = 120  # seconds
 

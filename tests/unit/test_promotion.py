@@ -111,7 +111,7 @@ def test_a_release_pins_its_query_encoder_and_one_without_is_asked_without(setti
     with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
         pieces(settings, release)
     entries = ledger.read(settings.ledger)
-    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), True)
+    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), doctor.Pieces(settings, entries))
     assert any("query encoder" in fault.what for fault in faults)
     assert pieces(settings, load_release(opening.manifest_text(settings, str(first.release)))).query_encoder is None
 

@@ -99,13 +99,17 @@ def find_or_write(settings: Settings, release: Release, lock: str) -> str:
 
 
 def drop_dangling_tag(settings: Settings, release: Release) -> None:
+    table = table_of(settings, release)
+    if table is not None and is_dangling(settings, release, table):
+        table.tags.delete(release.index.tag)
+
+
+def is_dangling(settings: Settings, release: Release, table: Any) -> bool:
     """A tag of a version whose manifest is gone says nothing any more, and stands in the way of a new one."""
     from tasks.tables import tags
 
-    table: Any = table_of(settings, release) if is_local(settings.index_uri) else None
-    version = tags(table).get(release.index.tag) if table is not None else None
-    if version is not None and not manifest_path(table_folder(settings.index_uri, release.index.table), version).exists():
-        table.tags.delete(release.index.tag)
+    version = tags(table).get(release.index.tag) if is_local(settings.index_uri) else None
+    return version is not None and not manifest_path(table_folder(settings.index_uri, release.index.table), version).exists()
 
 
 def set_damaged_aside(settings: Settings, pinned: list[tuple[Release, str]], aside: Path) -> list[str]:
@@ -145,7 +149,7 @@ def version_with(settings: Settings, release: Release) -> int | None:
 
     try:
         table = table_of(settings, release)
-        if table is None or release.index.tag in tags(table):
+        if table is None or (release.index.tag in tags(table) and not is_dangling(settings, release, table)):
             return None
         for version in sorted((each["version"] for each in table.list_versions()), reverse=True):
             table.checkout(version)

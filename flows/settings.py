@@ -187,4 +187,5 @@ def child_environment(settings: Settings) -> dict[str, str]:
 def prepare(settings: Settings) -> None:
     """Make the private home and put the children's environment into this process, before prefect or mlflow is imported."""
     settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (settings.home / "dvc").mkdir(mode=0o700, exist_ok=True)  # DVC would make it, and what it makes below it, for all to write to
     os.environ.update(child_environment(settings))

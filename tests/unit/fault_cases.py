@@ -13,6 +13,7 @@ from workspace import settings_of, write_adapter
 
 from flows import doctor, ledger, registry
 from flows.doctor import kept
+from flows.finding import Finding
 from flows.session import session
 from flows.settings import Settings
 from tasks.failpoints import VARIABLE, declared
@@ -146,14 +147,19 @@ def oracle(settings: Settings, run: str) -> None:
         assert finding.minor or finding.mend.startswith("tandem "), finding
     RUNS[run]()
     assert standins.check_whole(settings)["number"] == at_the_end
-    if doctor.examine(settings, strict=True):
-        assert doctor.mend(settings)
-    assert doctor.examine(settings, strict=True) == []
+    if findings(settings):
+        doctor.mend(settings)
+    assert findings(settings) == []
     before = state(settings)
     RUNS[run]()
     assert state(settings) == before
     for found in kept(ledger.read(settings.ledger)):
         assert standins.check_whole(settings, str(found.number))["number"] == found.number
+
+
+def findings(settings: Settings) -> list[Finding]:
+    """But for what a test itself took out of DVC's cache: there is no remote to fetch it from."""
+    return [finding for finding in doctor.examine(settings, strict=True) if finding.where != "DVC's cache" or not finding.minor]
 
 
 def run_is_whole(settings: Settings, run: str) -> bool:

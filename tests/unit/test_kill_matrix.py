@@ -16,11 +16,14 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[dict[str, "Future[None]"]]:
+def cases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path
+) -> Iterator[dict[str, "Future[None]"]]:
     folder = tmp_path_factory.mktemp("faults")
     world = make_world(folder, mlflow_database)
+    selected = [name for name in FAILPOINTS if any(f"[{name}]" in item.name for item in request.session.items)]
     with ThreadPoolExecutor(2) as pool:
-        yield {name: pool.submit(killed(world, folder / name), name) for name in FAILPOINTS}
+        yield {name: pool.submit(killed(world, folder / name), name) for name in selected}
         pool.shutdown(cancel_futures=True)
 
 

@@ -422,6 +422,9 @@ def test_a_loader_that_the_alias_leads_to_the_release_before_answers_by_the_ledg
 def test_a_version_names_packages_that_can_be_installed_and_has_a_signature(settings: Settings) -> None:
     promote(settings)
     source = Path(mlflow_artifacts(settings, "1"))
+    assert {path.name for path in source.rglob("*") if path.is_file()} == {
+        "MLmodel", "conda.yaml", "pyfunc.py", "python_env.yaml", "registered_model_meta", "release.json", "requirements.txt",
+    }  # fmt: skip  # no pickle, no weights
     wanted = (source / "requirements.txt").read_text().split()
     assert "tandem" not in " ".join(wanted)
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+", each) for each in wanted), wanted

@@ -49,6 +49,13 @@ def test_two_servers_need_two_ports(settings: Settings) -> None:
         check(servers(settings, environment), environment)
 
 
+@pytest.mark.parametrize("variable", ["MLFLOW_HOST", "PREFECT_SERVER_API_HOST"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
+def test_an_address_for_others_is_refused_as_nobody_is_asked_for_a_password(settings: Settings, variable: str, host: str) -> None:
+    with pytest.raises(InputError, match=f"{variable}={host}: these servers ask nobody for a password.*a proxy that asks"):
+        check(servers(settings, {}), {variable: host})
+
+
 def test_a_prefect_server_elsewhere_is_not_doubled(settings: Settings) -> None:
     with pytest.raises(InputError, match="names a server that runs already"):
         check(servers(settings, {}), {"PREFECT_API_URL": "https://prefect.example.org/api"})

@@ -1,11 +1,15 @@
 """Where things live: what an environment may say, and what of it is refused before anything is opened."""
 
+import os
+import tomllib
 from pathlib import Path
 
 import pytest
 import tiny
 
-from flows.settings import child_environment, read_settings
+from flows import pipeline
+from flows.lock import private_folder
+from flows.settings import child_environment, prepare, read_settings
 from tasks.errors import InputError
 
 
@@ -101,6 +105,50 @@ def test_what_is_not_known_is_refused_with_what_is(root: Path, name: str, value:
     with tiny.inside(root), pytest.raises(InputError, match=said) as found:
         read_settings({name: value})
     assert f"{name}={value}" in str(found.value)
+
+
+def test_what_tandem_makes_is_for_its_user_alone_whatever_the_umask_and_dvcs_pickles_lie_below_it(root: Path) -> None:
+    (root / ".dvc").mkdir()
+    (root / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    os.umask(0)
+    with tiny.inside(root):
+        settings = read_settings({})
+        prepare(settings)
+        with pipeline.repository(root):  # which makes its own caches
+            private_folder(settings.store)
+    modes = {path: path.stat().st_mode & 0o777 for path in (settings.home, settings.home / "dvc", settings.store)}
+    assert set(modes.values()) == {0o700}, modes
+    assert Path(os.environ.get("DVC_SITE_CACHE_DIR", child_environment(settings)["DVC_SITE_CACHE_DIR"])) == settings.home / "dvc"
+    assert (settings.home / "dvc/repo").is_dir()
+
+
+def test_results_are_json_and_no_server_of_ours_runs_jobs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Prefect and MLflow themselves understand what every process of ours gets: their defaults are pickle, and jobs."""
+    from mlflow.environment_variables import MLFLOW_SERVER_ENABLE_JOB_EXECUTION
+    from prefect.settings import Settings as OfPrefect
+
+    with tiny.inside(root):
+        environment = child_environment(read_settings({}))
+    for name in ("PREFECT_RESULTS_DEFAULT_SERIALIZER", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"):
+        monkeypatch.setenv(name, environment[name])
+    assert OfPrefect().results.default_serializer == "json"
+    assert MLFLOW_SERVER_ENABLE_JOB_EXECUTION.get() is False
+
+
+FLOORS = {"torch": "2.10", "transformers": "5.3.0", "prefect": "3.6.28", "mlflow": "3.11"}  # below: known to run foreign code
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_no_version_that_is_known_to_run_foreign_code_can_be_installed(name: str) -> None:
+    """By what pyproject.toml allows, and what the lock pins."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    project = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    locked = [line for line in (tiny.ROOT / "requirements.lock").read_text().splitlines() if "==" in line]
+    found = [each for each in map(Requirement, [*project, *locked]) if each.name == name]
+    lowest = [Version(part.version) for each in found for part in each.specifier if part.operator in (">=", "==", "~=")]
+    assert len(lowest) == 2 and min(lowest) >= Version(FLOORS[name])
 
 
 @pytest.mark.parametrize("uri", ["https://mlflow.example.org", "postgresql+psycopg2://u:p@host/db", "sqlite:////var/runs.db"])

@@ -1,4 +1,6 @@
-"""kill -9 in the middle of a promotion: the release before or the one after is live, never a mix, and the next run finishes."""
+"""kill -9 in the middle of a promotion: the release before or the one after is live, never a mix, and the next run finishes.
+
+At every failpoint, without a model: tests/unit/test_kill_matrix.py."""
 
 import signal
 import subprocess
@@ -31,7 +33,12 @@ with session("refresh") as opened:
 
 
 @pytest.mark.parametrize(
-    ("failpoint", "live"), [("promotion.before-commit", 1), ("promotion.after-commit", 2), ("promotion.before-alias", 2)]
+    ("failpoint", "live"),
+    [
+        pytest.param("promotion.before-commit", 1, marks=pytest.mark.faults),
+        ("promotion.after-commit", 2),
+        pytest.param("promotion.before-alias", 2, marks=pytest.mark.faults),
+    ],
 )
 def test_after_kill_9_one_whole_release_is_live_and_the_next_run_finishes(
     world: World, copy: Callable[[Path], Path], failpoint: str, live: int

@@ -1,6 +1,5 @@
 """Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_maintain_chain.py."""
 
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 import tiny
-from dying import returncode_of
 from hashing import HashEmbedder, vectors_of
 from test_index_faults import corpus
 from workspace import candidate_of, settings_of, write_adapter, write_workspace
@@ -29,7 +27,6 @@ from flows.settings import Settings
 from flows.store import seal_file, seal_folder
 from tasks.embedding import VectorStore, vector_key
 from tasks.errors import InputError, IntegrityError, TandemError
-from tasks.failpoints import VARIABLE, declared
 from tasks.index import bring_up_to_date, describe
 from tasks.index import settings as table_settings
 from tasks.manifest import release_id, render
@@ -38,8 +35,6 @@ from tasks.params_files import load
 from tasks.records import folder_digest, write_json, write_jsonl
 from tasks.search import open_version
 from tasks.tables import only_writer
-
-FAILPOINTS = declared(Path(housekeeping.__file__))
 
 
 @pytest.fixture(scope="module")
@@ -234,24 +229,6 @@ def test_a_promotion_in_between_stops_the_retirement(settings: Settings) -> None
     moved = Choice(choice.kept, [choice.kept[0]])  # what was judged droppable is live now
     with pytest.raises(TandemError, match="not live now"):
         housekeeping.retire(settings, moved, "old", "run")
-
-
-def maintain_and_die(settings: Settings, name: str) -> None:
-    os.environ[VARIABLE] = f"{name}:kill"
-    tasks.upkeep.LOCAL_GRACE = 0.1
-    maintain(settings)
-
-
-@pytest.mark.parametrize("name", FAILPOINTS)
-def test_maintenance_that_was_killed_leaves_every_kept_release_whole_and_the_next_finishes_it(
-    settings: Settings, name: str
-) -> None:
-    assert returncode_of(maintain_and_die, settings, name) == -9
-    assert health(settings) == []
-    choice = maintain(settings)
-    assert numbers(choice.kept) == [6, 5, 4] and adapters(settings) == 3
-    assert [entry.action for entry in ledger.read(settings.ledger)] == ["promote"] * 6 + ["retire"]
-    assert health(settings) == []
 
 
 def test_a_dropped_release_that_is_made_again_is_whole_again(settings: Settings) -> None:

@@ -11,7 +11,7 @@ import tiny
 from dying import CHILDREN, returncode_of
 from workspace import settings_of, write_adapter
 
-from flows import doctor, ledger, registry
+from flows import doctor, ledger, pipeline, registry
 from flows.doctor import kept
 from flows.finding import Finding
 from flows.session import session
@@ -152,7 +152,9 @@ def oracle(settings: Settings, run: str) -> None:
     assert findings(settings) == []
     before = state(settings)
     RUNS[run]()
-    assert state(settings) == before
+    after = state(settings)
+    changed = {part: (before[part], after[part]) for part in after if after[part] != before[part]}
+    assert not changed, changed
     for found in kept(ledger.read(settings.ledger)):
         assert standins.check_whole(settings, str(found.number))["number"] == found.number
 
@@ -185,7 +187,8 @@ def state(settings: Settings) -> Record:
         "alias": registry.champion_version(settings),
         "rows": rows,
         "raw": folder_digest(data / "raw"),
-        "dvc": [(path.name, file_digest(path)) for path in (data / "raw.dvc", settings.root / "dvc.lock")],
+        "pointer": file_digest(data / "raw.dvc"),
+        "lock": pipeline.read_lock(settings.root),
         "left": [path.name for path in data.glob(".raw.*")],
     }
 

@@ -206,7 +206,6 @@ def stand_in(settings: Settings) -> None:
     import tasks.assistant
     import tasks.embedding
     import tasks.index
-    import tasks.upkeep
 
     for module in (tasks.assistant, tasks.embedding, tasks.index):
         module.Embedder = FolderEmbedder  # type: ignore[attr-defined]
@@ -236,7 +235,6 @@ def stand_in(settings: Settings) -> None:
         for name, value in names.items():
             assert hasattr(module, name), f"{module} has no {name} to stand in for"
             setattr(module, name, value)
-    tasks.upkeep.LOCAL_GRACE = 0.0
 
 
 def nothing(*arguments: Any, **named: Any) -> None:

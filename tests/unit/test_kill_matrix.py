@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from dying import returncode_of
-from fault_cases import FAILPOINTS, aftermath, copy_world, fail_at, make_world, run_of
+from fault_cases import FAILPOINTS, RUNS, aftermath, copy_world, fail_at, make_world, run_of
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,7 +38,7 @@ def killed(world: Path, folder: Path) -> Callable[[str], None]:
 
 def test_there_are_failpoints_in_every_part_of_the_path() -> None:
     assert len(FAILPOINTS) >= 50
-    assert {run_of(name) for name in FAILPOINTS} == {"ingest", "refresh", "refused refresh", "rollback", "maintain"}
+    assert {run_of(name) for name in FAILPOINTS} == set(RUNS)
 
 
 @pytest.mark.parametrize("name", FAILPOINTS)

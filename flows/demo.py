@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import faults, ledger
-from flows.cli import before_a_flow
+from flows.commands import before_a_flow
 from flows.opening import open_release
 from flows.promotion import sealed_json
 from flows.servers import where

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from flows import cli
-from flows.cli import exit_code, parse_columns, parser, run
+from flows import commands
+from flows.cli import exit_code, parser, run
+from flows.commands import parse_columns
 from tasks.errors import InputError
 
 HEAVY = ("torch", "transformers", "prefect", "lancedb", "mlflow", "sentence_transformers", "datasets")
@@ -127,14 +128,15 @@ def test_columns_are_pairs() -> None:
 
 NOISY = """
 import os, subprocess, sys
-from flows import cli
+from flows import commands
+from flows.cli import run
 def noisy(options, settings):
     print("a library's progress")
     os.write(1, b"a library in C\\n")
     subprocess.run(["echo", "a child"], check=True)
     return []
-cli.history = noisy
-sys.exit(cli.run(["history", "--json"]))
+commands.history = noisy
+sys.exit(run(["history", "--json"]))
 """
 
 
@@ -183,6 +185,6 @@ def test_ctrl_c_says_that_one_can_go_on(clone: Path, monkeypatch: pytest.MonkeyP
     def stopped(folder: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.ledger, "read", stopped)
+    monkeypatch.setattr(commands.ledger, "read", stopped)
     assert run(["history"]) == 1
     assert "run the same command again" in capsys.readouterr().err

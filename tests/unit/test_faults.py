@@ -10,7 +10,7 @@ import requests
 import tiny
 from workspace import write_workspace
 
-from flows import cli, faults
+from flows import cli, commands, faults
 from flows.faults import describe
 from tasks.errors import InputError
 
@@ -79,11 +79,11 @@ def test_an_unexpected_error_is_exit_code_1_and_no_traceback(
         raise AttributeError("a fault of ours")
 
     write_workspace(tmp_path)
-    monkeypatch.setattr(cli.ledger, "read", broken)
+    monkeypatch.setattr(commands.ledger, "read", broken)
     with tiny.inside(tmp_path):
         assert cli.run(["history", *(["--json"] if as_json else [])]) == 1
     out = capsys.readouterr()
-    assert out.err.startswith("tandem: unexpected AttributeError in flows/cli.py:")
+    assert out.err.startswith("tandem: unexpected AttributeError in flows/commands.py:")
     assert "Traceback" not in out.err
     assert ("a fault of ours" in out.out) is as_json
 

@@ -21,12 +21,8 @@ from flows.settings import Settings, prepare, read_settings
 from tasks.failpoints import failpoint
 from tasks.records import read_json, write_json
 
-READ_NO_PARAMS = (
-    "rollback",
-    "maintain",
-    "train",
-    "erase",
-)  # a typo must not keep a person from going back; `train` is sent its params
+# A typo must not keep a person from going back; `train` is sent its params
+READ_NO_PARAMS = ("rollback", "maintain", "train", "erase")
 TRAIN = ("release", "retrain")
 PREFECT_SERVER = "prefect.server.api.server:create_app"  # stands in the command line of a flow's own server
 

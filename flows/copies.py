@@ -259,7 +259,7 @@ def caches(settings: Settings) -> Iterator[Path]:
     trainings that were interrupted, what was measured aside, DVC's notes of paths."""
     yield from (settings.answers.with_name(f"{settings.answers.name}{end}") for end in ("", "-wal", "-shm"))
     yield from (path for path in sorted(settings.checkpoints.glob("*")) if KEY.fullmatch(path.name))
-    yield from (settings.home / "scratch", settings.home / "pages.jsonl", settings.home / "dvc", settings.home / "reports")
+    yield from (settings.home / "scratch", settings.home / "kept", settings.home / "dvc", settings.home / "reports")
 
 
 def own_files(settings: Settings) -> list[Path]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from flows import listing
 from flows.children import Watch, dvc, dvc_error
 from flows.settings import Settings
 from tasks.errors import InputError, TandemError
 from tasks.failpoints import failpoint
+from tasks.records import read_json, write_text
 from tasks.stage import MEASURE
 
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a dvc.lock takes 0.1 s in Python, a hundredth in C
@@ -179,13 +181,13 @@ def bring_up_to_date(
 def bring_one(settings: Settings, stage: str, reasons: list[str], execute: Execute, fresh: Callable[[str], StageRun]) -> StageRun:
     run = execute(stage, reasons) if reasons else fresh(stage)
     if stage == "index" and not index_reads(settings):
+        listing.forget(settings, read_json(settings.root / "data/index/manifest.json"))  # what is written again has other files
         return execute(stage, ["its table is gone from the store"])
     return run
 
 
 def index_reads(settings: Settings) -> bool:
     """DVC restores a manifest without knowing whether Lance still has the table version that it names."""
-    from tasks.records import read_json
     from tasks.search import open_version
 
     try:
@@ -221,8 +223,6 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 def restore_stage(settings: Settings, stage: str, lock_text: str) -> None:
     """Put one stage's entry of an older dvc.lock back and check its outputs out: the workspace then holds what it made then."""
-    from tasks.records import write_text
-
     old = yaml.safe_load(lock_text)["stages"]
     if stage not in old:
         raise InputError(f"the live release's dvc.lock has no stage {stage}; run: tandem release")

@@ -97,7 +97,7 @@ def test_a_page_is_gone_from_every_answer_at_once_and_from_every_store_in_the_en
 
 def amended_and_sound(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(capsys, "erase", "--verify", "--canary", TEXTS[0])["hits"] == []
-    assert printed(capsys, "doctor") == {"mended": [], "findings": []}
+    assert printed(capsys, "doctor") == {"mended": [], "findings": [], "notes": []}
     actions = [entry.action for entry in entries()]
     assert actions == ["promote", "promote", "erase", "erase", "erase"] and {entry.number for entry in entries()[1:]} == {2}
     for found in (ledger.find(entries(), name) for name in ("1", "2")):

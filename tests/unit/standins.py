@@ -251,10 +251,12 @@ def dvc_here(settings: Settings, command: str, *words: str, **watching: Any) -> 
     return []
 
 
-def assemble(settings: Settings, raw: Path, documents: list[str], questions: str, columns: Any) -> tuple[Path, list[Any]]:
+def assemble(
+    settings: Settings, raw: Path, documents: list[str], questions: str, columns: Any
+) -> tuple[Path, list[Any], list[str]]:
     shutil.copytree(documents[0], raw / "documents")
     shutil.copyfile(questions, raw / "questions.jsonl")
-    return raw, []
+    return raw, [], []
 
 
 # --- The world, and what happens in it

@@ -10,7 +10,7 @@ from flows import ledger
 from flows.ledger import Entry, Found
 from flows.settings import Settings
 from flows.store import open_file
-from tasks.errors import InputError, RefusedError
+from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.lineage import LINEAGE
 from tasks.manifest import Release
 from tasks.records import Record, read_json
@@ -37,15 +37,22 @@ def sealed(store: Path, digest: str) -> Erasure:
 
 
 def watching(settings: Settings) -> Callable[[], Tombstones]:
-    """For a process that answers for days: what stands now, by a look at the ledger's folder; it is read where it grew."""
-    seen: tuple[int, Tombstones] = (-1, Tombstones())
+    """For a process that answers for days: what stands now, by a look at the ledger's folder; it is read where it grew.
+
+    Where it does not read any more, what stood goes on to stand: a damaged file must not end a server that has begun. Raises
+    IntegrityError where it never did.
+    """
+    seen: tuple[int, Tombstones] | None = None
 
     def now() -> Tombstones:
         nonlocal seen
         count = entry_count(settings.ledger)
-        if count != seen[0]:
-            entries = ledger.read(settings.ledger)
-            seen = (count, standing(settings, entries))
+        if seen is None or count != seen[0]:
+            try:
+                seen = (count, standing(settings, ledger.read(settings.ledger)))
+            except IntegrityError:
+                if seen is None:
+                    raise
         return seen[1]
 
     return now

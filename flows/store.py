@@ -103,7 +103,10 @@ def faults(folder: Path, listing: dict[str, str]) -> list[str]:
 
 
 def differs(folder: Path, name: str, expected: str) -> list[str]:
-    actual = file_digest(folder / name)
+    try:
+        actual = file_digest(folder / name)
+    except FileNotFoundError:  # it was listed: another process has moved the folder out of the way meanwhile
+        return [f"{name} is missing (expected sha256 {expected})"]
     return [] if actual == expected else [f"{name}: expected sha256 {expected}, found {actual}"]
 
 

@@ -95,6 +95,13 @@ def faults(folder: Path, listing: dict[str, str]) -> list[str]:
     """What differs from the list of files; empty where nothing does."""
     if not folder.is_dir() or folder.is_symlink():
         return ["the folder is missing"]
+    try:
+        return differences(folder, listing)
+    except FileNotFoundError:
+        return ["another process, which found it damaged, moved the folder out of the way meanwhile"]
+
+
+def differences(folder: Path, listing: dict[str, str]) -> list[str]:
     found, foreign = entries(folder)
     missing = [f"{name} is missing (expected sha256 {listing[name]})" for name in sorted(listing.keys() - found)]
     extra = [f"{name} was not sealed" for name in sorted((found - listing.keys()) | foreign)]
@@ -103,10 +110,7 @@ def faults(folder: Path, listing: dict[str, str]) -> list[str]:
 
 
 def differs(folder: Path, name: str, expected: str) -> list[str]:
-    try:
-        actual = file_digest(folder / name)
-    except FileNotFoundError:  # it was listed: another process has moved the folder out of the way meanwhile
-        return [f"{name} is missing (expected sha256 {expected})"]
+    actual = file_digest(folder / name)
     return [] if actual == expected else [f"{name}: expected sha256 {expected}, found {actual}"]
 
 

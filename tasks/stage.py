@@ -22,7 +22,7 @@ from tasks.params_files import Params, load
 
 OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-WAITING = ("OMP_WAIT_POLICY", "passive")
+WAITING = ("GOMP_SPINCOUNT", "1000")
 MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
 
 
@@ -30,7 +30,7 @@ def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None
     """Parse flags from the stage's signature, load its params, run it. Errors meant for people become exit codes."""
     os.umask(0o077)
     keep_freed_memory()
-    wait_asleep()
+    spin_less()
     try:
         stage(**arguments(stage, argv))
     except TandemError as error:
@@ -50,9 +50,9 @@ def keep_freed_memory() -> None:
             mallopt(option, 2**31 - 1)
 
 
-def wait_asleep() -> None:
-    """torch's threads wait for each other after every operation, and spin meanwhile: where other processes want the cores, they
-    burn the time that the last of them needs. Read when torch is imported."""
+def spin_less() -> None:
+    """torch's threads wait for each other after every operation, and spin meanwhile (libgomp: 300,000 times, then sleep): where
+    other processes want the cores, they burn the time that the last of them needs. Read when torch is imported."""
     os.environ.setdefault(*WAITING)
 
 

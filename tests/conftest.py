@@ -9,7 +9,7 @@ import pytest
 os.environ.update(
     HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true",
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", DVC_NO_ANALYTICS="1", PREFECT_SERVER_ANALYTICS_ENABLED="false",
-    OMP_WAIT_POLICY="passive",  # or two busy cores make a test that trains a hundred times slower
+    GOMP_SPINCOUNT="1000",  # or two busy cores make a test that trains a hundred times slower
 )  # fmt: skip  # before a library reads them at its import
 
 import tiny

@@ -34,13 +34,13 @@ def test_a_variable_that_is_set_to_nothing_is_unset(root: Path) -> None:
     assert (unset.index_uri, unset.project, unset.approval) == (str(root / ".tandem/index"), "tandem", False)
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
+@pytest.mark.parametrize(("before", "after"), [(None, "1000"), ("0", "0")])
 def test_a_persons_own_choice_of_how_threads_wait_stays(
     root: Path, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", before) if before else monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", before) if before else monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     with tiny.inside(root):
-        assert child_environment(read_settings({"TANDEM_USER": "a test"}))["OMP_WAIT_POLICY"] == after
+        assert child_environment(read_settings({"TANDEM_USER": "a test"}))["GOMP_SPINCOUNT"] == after
 
 
 def test_a_relative_place_is_one_below_the_clone_wherever_one_stands(root: Path) -> None:

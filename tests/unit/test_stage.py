@@ -52,16 +52,16 @@ def test_an_error_meant_for_a_person_becomes_one_sentence_and_an_exit_code(
     assert capsys.readouterr().err == "stage: the flour is out; buy some\n"
 
 
-@pytest.mark.parametrize(("before", "after"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_asleep_unless_a_person_says_otherwise(
+@pytest.mark.parametrize(("before", "after"), [(None, "1000"), ("0", "0")])
+def test_threads_soon_wait_asleep_unless_a_person_says_otherwise(
     monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
 ) -> None:
     """Before the stage begins, which is what imports torch."""
-    monkeypatch.setenv("OMP_WAIT_POLICY", before) if before else monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", before) if before else monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     seen = []
 
     def stage() -> None:
-        seen.append(os.environ["OMP_WAIT_POLICY"])
+        seen.append(os.environ["GOMP_SPINCOUNT"])
 
     run_stage(stage, [])
     assert seen == [after]

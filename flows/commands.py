@@ -3,6 +3,7 @@ needed."""
 
 import argparse
 import os
+from importlib import import_module
 from typing import Any
 
 from flows import asked, ledger
@@ -11,10 +12,9 @@ from tasks.errors import InputError
 
 
 def ingest(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.ingest import ingest as flow
-
-    return flow(options.documents, options.questions, parse_columns(options.column), options.take_back, options.reason)
+    return flow("ingest", settings)(
+        options.documents, options.questions, parse_columns(options.column), options.take_back, options.reason
+    )
 
 
 def draft_questions(options: argparse.Namespace, settings: Settings) -> Any:
@@ -43,52 +43,37 @@ def plan(options: argparse.Namespace, settings: Settings) -> Any:
 
 
 def release(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.release import release as flow
-
-    return flow(options.adapter)
+    return flow("release", settings)(options.adapter)
 
 
 def refresh(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.refresh import refresh as flow
-
-    return flow()
+    return flow("refresh", settings)()
 
 
 def retrain(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.retrain import retrain as flow
-
-    return flow()
+    return flow("retrain", settings)()
 
 
 def sweep(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.sweep import sweep as flow
-
-    return flow()
+    return flow("sweep", settings)()
 
 
 def study(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.study import study as flow
-
-    return flow()
+    return flow("study", settings)()
 
 
 def rollback(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.rollback import rollback as flow
-
-    return flow(options.to, options.reason)
+    return flow("rollback", settings)(options.to, options.reason)
 
 
 def maintain(options: argparse.Namespace, settings: Settings) -> Any:
-    before_a_flow(settings)
-    from flows.maintain import maintain as flow
+    return flow("maintain", settings)(options.keep, options.days)
 
-    return flow(options.keep, options.days)
+
+def flow(name: str, settings: Settings) -> Any:
+    """The flow of that name, from the module of that name, when everything is ready for it to run."""
+    before_a_flow(settings)
+    return getattr(import_module(f"flows.{name}"), name)
 
 
 def before_a_flow(settings: Settings) -> None:

@@ -175,10 +175,9 @@ def models_in(settings: Settings, place: Objects) -> set[str]:
     found: set[str] = set()
     for lock in locks(settings):
         for oid in lock:
-            listing = next(
-                (path for path in (place.fs.join(place.root, "files", "md5", oid[:2], oid[2:]),) if place.fs.exists(path)), None
-            )
-            found |= {oid, *(each["md5"] for each in json.loads(place.read(listing)))} if listing else set()
+            listing = place.fs.join(place.root, "files", "md5", oid[:2], oid[2:])
+            if place.fs.exists(listing):
+                found |= {oid, *(each["md5"] for each in json.loads(place.read(listing)))}
     return found
 
 

@@ -16,7 +16,7 @@ from flows.opening import manifest_text, open_manifest
 from flows.retention import retired
 from flows.session import note_running
 from flows.settings import Settings
-from flows.store import open_folder
+from flows.store import Faults
 from flows.succession import promotion_of
 from tasks.assistant import Assistant
 from tasks.errors import TandemError
@@ -102,24 +102,14 @@ def kept(entries: list[Entry]) -> list[Found]:
 
 
 class Pieces:
-    """Folders of the store, each read once however many releases have it."""
+    """Folders of the store, and what a person can do about one that is damaged."""
 
     def __init__(self, settings: Settings, entries: list[Entry]) -> None:
-        self.settings, self.read = settings, dict[str, str]()
+        self.settings, self.faults = settings, Faults(settings.store)
         self.of_the_live: set[str] = set()
         live = ledger.live(entries)
         with suppress(TandemError):  # a manifest that is gone has a finding of its own
             self.of_the_live = set(pieces_of(load_release(manifest_text(settings, str(live and live.release)))).values())
-
-    def fault(self, digest: str) -> str:
-        """What is wrong with it; empty where every byte is as it was sealed."""
-        if digest not in self.read:
-            try:
-                open_folder(self.settings.store, digest)
-                self.read[digest] = ""
-            except TandemError as error:
-                self.read[digest] = str(error)
-        return self.read[digest]
 
     def advice(self, digest: str) -> str:
         backup = f"restore {self.settings.store}/objects/{digest} from a backup"
@@ -134,7 +124,7 @@ def release_faults(settings: Settings, entries: list[Entry], found: Found, piece
         yield Finding(str(error), where, "restore the store from a backup")
         return
     for name, digest in pieces_of(release).items():
-        if fault := pieces.fault(digest):
+        if fault := pieces.faults.of(digest):
             yield Finding(f"{name}: {fault}", where, pieces.advice(digest))
     try:
         indexes.open_rows(settings, release)

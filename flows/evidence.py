@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.store import checked, open_file, seal_file
 from tasks.failpoints import failpoint
-from tasks.records import sync_folder, write_text
+from tasks.records import sync, write_text
 
 
 def open_evidence(root: Path, digest: str) -> bytes:
@@ -31,5 +31,5 @@ def replace_file(root: Path, digest: str, content: bytes) -> str:
         write_text(root / "erased" / checked(digest), new)
         failpoint("evidence.before-unlink")
         (root / "files" / digest).unlink(missing_ok=True)
-        sync_folder(root / "files")
+        sync(root / "files")
     return new

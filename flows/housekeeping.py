@@ -5,7 +5,7 @@ A crash may follow any step: the ledger entry comes first, and the next run free
 
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry, manifest_text
 from flows.retention import Choice, choose
 from flows.settings import Settings
-from flows.store import open_folder
+from flows.store import Faults
 from tasks.encoders import ENCODER
 from tasks.errors import IntegrityError, TandemError
 from tasks.failpoints import failpoint
@@ -31,7 +31,9 @@ class Proofs:
     """What was re-read: every byte of a release's pieces, each piece once, its rows, and an answer by both legs of its index."""
 
     settings: Settings
-    pieces: dict[str, str] = field(default_factory=dict)  # digest -> what is wrong with it, empty where nothing is
+
+    def __post_init__(self) -> None:
+        self.pieces = Faults(self.settings.store)
 
     def fault(self, found: Found) -> str:
         """What is wrong with a release; empty where it reads and answers."""
@@ -49,14 +51,8 @@ class Proofs:
         return ""
 
     def check_piece(self, digest: str) -> None:
-        if digest not in self.pieces:
-            try:
-                open_folder(self.settings.store, digest)
-                self.pieces[digest] = ""
-            except TandemError as error:
-                self.pieces[digest] = str(error)
-        if self.pieces[digest]:
-            raise IntegrityError(self.pieces[digest])
+        if fault := self.pieces.of(digest):
+            raise IntegrityError(fault)
 
 
 def pinned(settings: Settings, found: Found) -> Release:

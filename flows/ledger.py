@@ -25,7 +25,7 @@ from tasks.failpoints import failpoint
 from tasks.manifest import Digest, Name, faults, sealed_json, short
 from tasks.params import Positive
 from tasks.params_files import Group
-from tasks.records import sync_folder, value_digest
+from tasks.records import sync, value_digest
 
 FORMAT = 1
 NOTHING = "0" * 64  # what the first entry follows
@@ -293,7 +293,7 @@ def create(folder: Path, name: str, data: bytes) -> bool:
                 raise
             raise InputError(f"{folder}: a ledger needs a file system with hard links ({error.strerror})") from error
         failpoint("ledger.before-sync")
-        sync_folder(folder)
+        sync(folder)
         failpoint("ledger.before-clean")
     failpoint("ledger.after-clean")
     return True

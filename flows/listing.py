@@ -14,7 +14,7 @@ from flows.settings import Settings
 from tasks.errors import IntegrityError
 from tasks.failpoints import failpoint
 from tasks.manifest import sealed_json
-from tasks.records import Record, canonical_json, sync_folder, value_digest
+from tasks.records import Record, canonical_json, sync, value_digest
 from tasks.table_files import differing, digests_of, make_durable, table_folder, tagged_version
 from tasks.tables import is_local
 
@@ -76,7 +76,7 @@ def write(settings: Settings, index: Mapping[str, Any], listed: Record) -> None:
         write_new(new, f"{canonical_json(listed | {'digest': value_digest(listed)})}\n".encode())
         failpoint("listing.before-rename")
         os.replace(new, path)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def read(path: Path) -> Record | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import InputError
-from tasks.records import sync_folder
+from tasks.records import sync
 
 POLL_SECONDS = 1.0  # between two looks at a lock that somebody else holds
 
@@ -79,5 +79,5 @@ def private_folder(folder: Path) -> Path:
     """Make `folder` for this user alone, durably; one that exists stays as it is."""
     if not folder.is_dir():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     return folder

@@ -16,9 +16,9 @@ from pathlib import Path
 from flows.aside import aside, new_file, new_folder, remove, write_new
 from flows.lock import private_folder
 from tasks.artifacts import check_model_folder, entries
-from tasks.errors import InputError, IntegrityError
+from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.failpoints import failpoint
-from tasks.records import canonical_json, file_digest, folder_digests, sync_folder
+from tasks.records import canonical_json, file_digest, folder_digests, sync
 
 MEND = "To mend: seal the same content again, or restore it from a backup. `tandem doctor` says what else it breaks"
 
@@ -39,7 +39,7 @@ def seal_folder(root: Path, source: Path) -> str:
             failpoint("store.before-rename")
             place_folder(copy, target, listing)
     failpoint("store.before-sync")
-    sync_folder(target.parent)  # also where it was there: the process that put it may have died before this
+    sync(target.parent)  # also where it was there: the process that put it may have died before this
     return digest
 
 
@@ -55,7 +55,7 @@ def seal_file(root: Path, source: Path | bytes) -> str:
             failpoint("store.before-file-rename")
             path.replace(target)
     failpoint("store.before-file-sync")
-    sync_folder(target.parent)
+    sync(target.parent)
     return digest
 
 
@@ -70,6 +70,23 @@ def open_folder(root: Path, digest: str) -> Path:
     if found:
         raise IntegrityError(f"{target} is damaged: {'; '.join(found)}. {MEND}")
     return target
+
+
+class Faults:
+    """What is wrong with folders of the store, each read once however often it is asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.read = root, dict[str, str]()
+
+    def of(self, digest: str) -> str:
+        """Empty where every byte is as it was sealed."""
+        if digest not in self.read:
+            try:
+                open_folder(self.root, digest)
+                self.read[digest] = ""
+            except TandemError as error:
+                self.read[digest] = str(error)
+        return self.read[digest]
 
 
 def open_file(root: Path, digest: str) -> bytes:
@@ -139,7 +156,7 @@ def copy_files(source: Path, copy: Path, listing: dict[str, str]) -> None:
         if file_digest(copy / name) != expected:
             raise InputError(f"{source / name} changed while it was sealed; run it again when nothing writes there")
     for folder in [copy, *(path for path in copy.iterdir() if path.is_dir())]:
-        sync_folder(folder)
+        sync(folder)
 
 
 def make_durable(path: Path) -> None:

@@ -4,7 +4,6 @@ A checkpoint is a folder with a marker, written last, that holds the digests of 
 before; a folder without its marker, or whose bytes are others, is thrown away.
 """
 
-import os
 import re
 import shutil
 import signal
@@ -18,7 +17,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.params import AdapterParams
-from tasks.records import folder_digest, folder_digests, read_json, sync_folder, value_digest, write_json
+from tasks.records import folder_digest, folder_digests, read_json, sync, value_digest, write_json
 
 FORMAT = 1  # another one where the training loop computes something else from the same inputs
 MARKER, PROGRESS = "complete.json", "progress.json"
@@ -72,7 +71,7 @@ class Checkpoints:
         for path in target.iterdir():
             sync(path)
         write_json(target / MARKER, {"key": self.key, "files": folder_digests(target)})
-        sync_folder(self.folder)
+        sync(self.folder)
         for old in self.folder.iterdir():
             if old != target:
                 remove(old)
@@ -110,11 +109,6 @@ def remove(folder: Path) -> None:
     """The marker first: what a kill leaves of it is then no checkpoint."""
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 @contextmanager

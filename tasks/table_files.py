@@ -1,13 +1,12 @@
 """A version of a local table as files: Lance fsyncs nothing that it writes and checks no digest of what it reads, where a
 flipped byte may give other rows without an error. Both are done here, by those who release a version."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
 from tasks.errors import IntegrityError, TandemError
-from tasks.records import file_digest, read_json, sync_folder
+from tasks.records import file_digest, read_json, sync
 
 MAGIC = b"LANC"  # ends every manifest of Lance
 
@@ -67,17 +66,9 @@ def differs(path: Path, expected: str) -> list[str]:
 def make_durable(folder: Path) -> None:
     """Every file of a table and every folder of it, up to the one that holds the table. What is there already costs little."""
     for path in files_below(folder):
-        sync_file(path)
+        sync(path)
     for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent):
-        sync_folder(path)
-
-
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 def torn_manifests(store: str) -> list[Path]:
@@ -92,5 +83,5 @@ def set_aside(path: Path) -> Path:
     if torn.exists():
         raise IntegrityError(f"{torn} is there already; look at it, move it away and run again: tandem doctor --mend")
     path.rename(torn)
-    sync_folder(path.parent)
+    sync(path.parent)
     return torn

@@ -10,8 +10,8 @@ import pytest
 import tiny
 from standins import into_cache, lock_outputs
 from test_index_faults import corpus
-from test_maintain import promote
-from workspace import settings_of, write_workspace
+from test_maintain import write_releases
+from workspace import settings_of
 
 from flows import doctor, indexes, ledger, listing, metadata
 from flows.finding import Finding
@@ -24,13 +24,8 @@ from tasks.table_files import manifest_path, table_folder
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("released") / "clone"
-    root.mkdir()
-    write_workspace(root)
+    root = write_releases(tmp_path_factory.mktemp("released") / "clone", 2)
     shutil.copytree(tiny.ROOT / ".dvc", root / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
-    with tiny.inside(root):
-        for number in (1, 2):
-            promote(settings_of(root), number)
     return root
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from test_maintain import build, promote
-from workspace import candidate_of, judged, settings_of, write_evaluation, write_workspace
+from test_maintain import build, write_releases
+from workspace import candidate_of, judged, settings_of, write_evaluation
 
 from flows import indexes, ledger, listing, promotion, steps
 from flows.opening import live_entry, manifest_text, open_release
@@ -26,13 +26,7 @@ OFFSETS = 20  # of each file: the first and the last byte, and others drawn
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("released") / "clone"
-    root.mkdir()
-    write_workspace(root)
-    with tiny.inside(root):
-        for number in (1, 2):
-            promote(settings_of(root), number)
-    return root
+    return write_releases(tmp_path_factory.mktemp("released") / "clone", 2)
 
 
 @pytest.fixture

@@ -40,13 +40,7 @@ from tasks.tables import only_writer
 @pytest.fixture(scope="module")
 def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six releases, one every ten days, the last of them today: each with other documents and another adapter."""
-    root = tmp_path_factory.mktemp("six") / "clone"
-    root.mkdir()
-    write_workspace(root)
-    with tiny.inside(root):
-        for number in range(1, 7):
-            promote(settings_of(root), number)
-    return root
+    return write_releases(tmp_path_factory.mktemp("six") / "clone", 6)
 
 
 @pytest.fixture
@@ -72,6 +66,15 @@ def build(settings: Settings, start: int) -> dict[str, Any]:
         bring_up_to_date(settings.index_uri, manifest, passages, embedder, settings.vectors, params)
     write_json(settings.root / "data/index/manifest.json", manifest)
     return manifest
+
+
+def write_releases(root: Path, count: int) -> Path:
+    root.mkdir()
+    write_workspace(root)
+    with tiny.inside(root):
+        for number in range(1, count + 1):
+            promote(settings_of(root), number)
+    return root
 
 
 def promote(settings: Settings, number: int) -> Entry:

@@ -15,7 +15,7 @@ from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.failpoints import failpoint
-from tasks.nearest import measure_recall, partitions, served_recall
+from tasks.nearest import make_index, measure_recall, served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -161,8 +161,6 @@ def build_structures(table: Any, params: IndexParams) -> bool:
     The full text is indexed anew each time, at 25 microseconds a passage. `optimize` would do as well, but merges fragments while
     at it: four commits that write every vector of the table again. `tandem maintain` does that, when it is worth it.
     """
-    from lancedb.index import IvfFlat
-
     table.create_index("embedded", config=full_text(params))
     rows, outside = table.count_rows(), rows_outside(table)
     if rows < params.exact_below_rows:
@@ -171,7 +169,7 @@ def build_structures(table: Any, params: IndexParams) -> bool:
         return False
     due = outside is None or outside > SCANNED_SHARE * rows
     if due:
-        table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=partitions(rows)))
+        make_index(table)
     return due
 
 

@@ -1,8 +1,10 @@
 """The vector leg: how it searches, what it finds of what an exact scan finds, and how many partitions that takes.
 
-An IVF_FLAT index holds whole vectors in partitions of similar ones and looks into the `probes` nearest of a question. A distance
-is exact whatever the probes, so a score means the same before and after an index is made; what probes change is what is missed.
-They are tuned when the index is made, and written on the vector column: so they are part of the version, and go where it goes.
+An index holds the vectors in partitions of similar ones and looks into the `probes` nearest of a question. Up to `SHORTENED_FROM`
+rows it holds them whole (IVF_FLAT), beyond that one bit of each coordinate (IVF_RQ; Gao, Long: RaBitQ, SIGMOD 2024), by which
+`REFINE` times as many as are wanted are found, to be compared whole. So a distance is exact in either, and a score means the same
+before and after an index is made; what probes change is what is missed. They are tuned when the index is made, and written on the
+vector column: so they are part of the version, and go where it goes.
 """
 
 import statistics
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 SCAN_ROWS = 20_000  # of vectors that are held in memory at once while recall is measured
 PARTITION_ROWS = 4096  # vectors in a partition of the vector index, about
+SHORTENED_FROM = 100_000  # rows; below, whole vectors are as fast or faster (tests/benchmarks/index_types.py)
+REFINE = 16  # with 8 it takes more probes, with 32 it is slower
 LANCE_PROBES = 20  # where nothing is written on the column
 PROBES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 PROBES_KEY = b"tandem:probes"  # on the vector column; 0: the exact scan, which was faster
@@ -35,7 +39,24 @@ def nearest(table: Any, query: Any, probes: int | None = None) -> Any:
     probes = written_probes(table) if probes is None else probes
     if probes == 0:
         return search.bypass_vector_index()
-    return search if probes is None else search.nprobes(probes)
+    search = search if probes is None else search.nprobes(probes)
+    return search.refine_factor(REFINE) if shortened(table) else search  # its own distances are guesses, on another scale
+
+
+def make_index(table: Any, whole: bool = False) -> None:
+    """One commit. A table keeps the kind that it has: where one bit did not find enough, it would not the next time either."""
+    from lancedb.index import IvfFlat, IvfRq
+
+    rows, dimension = table.count_rows(), table.schema.field("vector").type.list_size
+    first_or_short = table.index_stats("vector_idx") is None or shortened(table)
+    short = not whole and rows >= SHORTENED_FROM and dimension % 8 == 0 and first_or_short
+    kind = IvfRq if short else IvfFlat
+    table.create_index("vector", config=kind(distance_type="cosine", num_partitions=partitions(rows)))
+
+
+def shortened(table: Any) -> bool:
+    stats = table.index_stats("vector_idx")
+    return stats is not None and stats.index_type == "IVF_RQ"
 
 
 def written_probes(table: Any) -> int | None:
@@ -85,6 +106,10 @@ def served_recall(table: Any, model: Embedder, identity: Mapping[str, Any], samp
     if fits and not made:
         return recall
     wanted = first([probes for probes in PROBES if probes < every] + [every], enough)
+    if shortened(table) and not enough(wanted):
+        say("one bit a coordinate does not find enough here: whole vectors")
+        make_index(table, whole=True)
+        return served_recall(table, model, identity, sample, floor, made=True)
     if slower_than_exact(table, model, identity, wanted):
         wanted = 0
     elif fits and used < 2 * wanted:

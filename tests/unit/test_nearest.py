@@ -1,9 +1,10 @@
-"""The vector leg above `exact_below_rows`: a table of two thousand clustered vectors, in partitions of fifty."""
+"""The vector leg above `exact_below_rows`: two thousand clustered vectors in partitions of fifty, held whole or short."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hashing import DIMENSION, HashEmbedder, vector_of
 from hypothesis import given
@@ -16,6 +17,7 @@ from tasks.index import bring_up_to_date, describe, settings
 from tasks.nearest import (
     exact_thresholds,
     first,
+    make_index,
     measure_recall,
     nearest,
     partitions,
@@ -69,9 +71,19 @@ def built(folder: Path, monkeypatch: pytest.MonkeyPatch, slower: bool = False) -
     return build(folder, corpus())
 
 
-def test_a_build_looks_into_few_partitions_and_finds_what_the_floor_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["IVF_FLAT", "IVF_RQ"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whole vectors in the index, or one bit of each coordinate."""
+    monkeypatch.setattr(tasks.nearest, "SHORTENED_FROM", {"IVF_FLAT": 10**9, "IVF_RQ": ROWS}[request.param])
+    return str(request.param)
+
+
+def test_a_build_looks_into_few_partitions_and_finds_what_the_floor_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     table, manifest, work = built(tmp_path, monkeypatch)
     model: Any = Spread()
+    assert table.index_stats("vector_idx").index_type == kind
     probes = written_probes(table)
     assert work["commits"] <= 4 and probes is not None and 1 <= probes < partitions(ROWS) == 40
     assert measure_recall(table, model, model.identity(), 100) >= PARAMS.min_recall
@@ -100,7 +112,7 @@ def test_an_index_that_is_slower_than_the_exact_scan_is_not_asked(tmp_path: Path
 
 
 def test_a_score_is_the_same_by_the_exact_scan_and_by_the_index_whatever_its_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     first_table, _, _ = built(tmp_path, monkeypatch)
     table, _, work = build(tmp_path, corpus(ROWS + 60))  # sixty of them stand outside the index
@@ -133,6 +145,28 @@ def test_probes_are_tuned_again_when_an_index_was_made_or_those_in_use_lose_too_
     assert (table.version, written_probes(table)) == (before + 1, 1)
     served_recall(table, model, model.identity(), 100, PARAMS.min_recall, made=False)
     assert written_probes(table) == tuned
+
+
+def test_where_one_bit_of_each_coordinate_does_not_find_enough_the_index_holds_whole_vectors_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.nearest, "SHORTENED_FROM", ROWS)
+    monkeypatch.setattr(tasks.nearest, "REFINE", 1)
+    model: Any = Spread()
+    _, _, work = built(tmp_path, monkeypatch)
+    assert work["commits"] == 5  # rows, full text, one bit, whole, probes
+    table, _, work = build(tmp_path, corpus(ROWS + ROWS // 5))  # so many outside that it is made anew
+    assert table.index_stats("vector_idx").index_type == "IVF_FLAT" and work["commits"] <= 4  # it is not tried again
+    assert measure_recall(table, model, model.identity(), 100) >= PARAMS.min_recall
+
+
+def test_vectors_whose_coordinates_do_not_come_in_eights_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.nearest, "SHORTENED_FROM", 0)
+    rows = [{"id": str(number), "vector": near(f"topic{number % 7} word{number}")[:12]} for number in range(300)]
+    schema = pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float32(), 12))])
+    table = connect(str(tmp_path)).create_table("odd", rows, schema=schema)
+    make_index(table)
+    assert table.index_stats("vector_idx").index_type == "IVF_FLAT"
 
 
 def test_a_table_of_one_partition_has_nothing_to_tune(tmp_path: Path) -> None:

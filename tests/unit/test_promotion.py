@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -134,6 +135,26 @@ def test_registering_a_release_does_not_end_the_flows_run(settings: Settings) ->
 def test_a_release_is_registered_once_however_often_it_is_tried(settings: Settings) -> None:
     with tracking.flow_run(settings, "release", {}) as run_id:
         assert [promotion.register(settings, judged(settings), run_id) for _ in range(2)] == [1, 1]
+
+
+def test_a_version_that_was_made_twice_as_the_first_reply_was_lost_is_one_version(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F29. As MLflow's client does where the connection breaks; with a real server: test_registry_down.py."""
+    mlflow = tracking.client(settings.tracking_uri)
+    for name in ("create_model_version", "delete_model_version"):
+        monkeypatch.setattr(mlflow, name, twice(getattr(mlflow, name)))
+    promote(settings)
+    assert [(each.number, each.ledger) for each in registry.versions(settings)] == [(1, 1)]
+    assert ledger.read(settings.ledger)[0].version == registry.champion_version(settings) == 1
+
+
+def twice(request: Callable[..., Any]) -> Callable[..., Any]:
+    def asked_again(*arguments: Any, **named: Any) -> Any:
+        request(*arguments, **named)
+        return request(*arguments, **named)
+
+    return asked_again
 
 
 def test_only_what_has_the_live_manifest_is_already_live(settings: Settings) -> None:

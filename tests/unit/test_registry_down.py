@@ -1,5 +1,5 @@
 """MLflow's server that dies in the middle of a promotion, loses its replies or fails, and its database that somebody else
-holds: a clear stop, nothing twice, nothing half-done that the next flow does not finish. Slow: it waits as long as MLflow does."""
+holds: a clear stop, nothing twice, nothing half-done that the next flow does not finish. Slow: it waits as MLflow does."""
 
 import http.client
 import os

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.lock import private_folder
-from flows.settings import read_settings
+from flows.settings import read_settings, shown
 from tasks.errors import TandemError
 from tasks.stage import AGAIN, free_space, of_the_system
 
@@ -77,8 +77,8 @@ def explain_text(text: str) -> str | None:
 
 def servers() -> str:
     named = {name: os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
-    shown = ", ".join(f"{name}={value}" for name, value in named.items() if value.startswith("http"))
-    return f" ({shown})" if shown else ""
+    given = ", ".join(f"{name}={shown(value)}" for name, value in named.items() if value.startswith("http"))
+    return f" ({given})" if given else ""
 
 
 def unexpected(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.guard import born
 from flows.pipeline import read_lock
-from flows.settings import Settings
+from flows.settings import Settings, shown
 from tasks.errors import InputError
 from tasks.page_rows import right
 from tasks.params import ARMS
@@ -40,8 +40,8 @@ def client(tracking_uri: str) -> "MlflowClient":
 
 def database_error(uri: str, error: Exception) -> InputError:
     return InputError(
-        f"MLflow at {uri} cannot be opened: {str(error).splitlines()[0]}. A database made by a newer MLflow needs that MLflow: "
-        "upgrade with `make setup`, or point MLFLOW_TRACKING_URI elsewhere"
+        f"MLflow at {shown(uri)} cannot be opened: {str(error).splitlines()[0]}. A database made by a newer MLflow needs that "
+        "MLflow: upgrade with `make setup`, or point MLFLOW_TRACKING_URI elsewhere"
     )
 
 

@@ -28,6 +28,7 @@ from flows.ledger import Entry
 from flows.lock import exclusive
 from flows.looks import earlier_looks
 from flows.settings import Settings, prepare
+from flows.status import status
 from flows.store import open_file, seal_folder
 from flows.succession import succession
 from tasks.assistant import Pieces
@@ -279,6 +280,16 @@ def test_an_alias_on_a_version_of_no_entry_is_refused_with_the_command_that_mend
     with pytest.raises(IntegrityError, match=r"moved by hand to version 2.*release 1 is live.*tandem doctor --mend"):
         promotion.follow_ledger(settings)
     assert registry.champion_version(settings) == 2
+    before = status(settings)["live"]
+    done = doctor.mend(settings)
+    entry = ledger.read(settings.ledger)[-1]
+    assert (entry.action, entry.release, entry.who) == ("override", before["release"], "a test")
+    assert entry.why == "out-of-band change: the alias champion stood at version 2, which no entry promoted; put back"
+    assert f"ledger entry 2: {entry.why}" in done and registry.champion_version(settings) == 1
+    assert status(settings)["live"] == before, "who made it live, and when, is as it was"
+    assert promotion.follow_ledger(settings) is None and list(doctor.versions(settings)) == []
+    doctor.mend(settings)
+    assert ledger.read(settings.ledger)[-1] == entry, "it is told once"
 
 
 def back_to(settings: Settings, entry: Entry, why: str) -> None:

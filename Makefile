@@ -35,7 +35,8 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# An error and a stop at every failpoint (kill -9 is among the default tests), and kill -9 by system call inside Lance (needs strace)
+# An error and a stop at every failpoint (kill -9 is among the default tests), kill -9 by system call inside Lance (needs strace), a full
+# disk (needs root), a backup brought back
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from flows.settings import Settings
+from flows.settings import Settings, shown
 from tasks.errors import InputError
 
 HOST = "127.0.0.1"
@@ -29,4 +29,4 @@ def prefect_address(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def mlflow_run(settings: Settings, experiment: str, run_id: str) -> str:
-    return f"{mlflow_address(settings)}/#/experiments/{experiment}/runs/{run_id}?{TRAINING_VIEW}"
+    return f"{shown(mlflow_address(settings))}/#/experiments/{experiment}/runs/{run_id}?{TRAINING_VIEW}"

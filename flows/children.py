@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.faults import explain_text
+from flows.faults import LESS_MEMORY, explain_text
 from flows.settings import Settings, child_environment
 from tasks.errors import ConflictError, InputError, PreemptedError, RefusedError, TandemError
 from tasks.stage import MEASURE
@@ -136,8 +136,8 @@ def killed(what: str, number: int) -> str:
     again = "then run the same command again: it goes on where it was"
     if number == signal.SIGKILL:
         return (
-            f"{what} was killed ({name}), as the kernel does where memory runs out (see: dmesg). Free memory, or lower "
-            f"batch_size in params/adapter.yaml and params/evaluate.yaml or batch_tokens in params/index.yaml, {again}"
+            f"{what} was killed ({name}), as the kernel does where memory runs out (see: dmesg). Free memory, or {LESS_MEMORY}, "
+            f"{again}"
         )
     if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
         return f"{what} crashed inside a library ({name}). See that neither disk nor memory is full, {again}"

@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--take-back", nargs="+", default=[], metavar="PAGE", help="take in again although it was erased")
     added.add_argument("--reason", default="", help="why, for the ledger")
+    added.add_argument("--allow-shrink", action="store_true", help="also with less than half the pages of the live release")
     added = add(
         "draft-questions",
         "propose question/answer pairs from pages, for a person to accept",

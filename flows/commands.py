@@ -13,7 +13,12 @@ from tasks.errors import InputError
 
 def ingest(options: argparse.Namespace, settings: Settings) -> Any:
     return flow("ingest", settings)(
-        options.documents, options.questions, parse_columns(options.column), options.take_back, options.reason
+        options.documents,
+        options.questions,
+        parse_columns(options.column),
+        options.take_back,
+        options.reason,
+        options.allow_shrink,
     )
 
 

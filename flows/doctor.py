@@ -1,9 +1,11 @@
 """`tandem doctor`: re-read what ledger, store, index and registry claim, and name what is missing, torn or foreign."""
 
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from flows import erasures, indexes, ledger, listing, metadata, promotion, registration, registry, tracking
@@ -40,6 +42,7 @@ def examine(settings: Settings, strict: bool = False) -> list[Finding]:
         *versions(settings),
         *dead_runs(settings),
         *unfinished(settings),
+        *open_to_all(settings),
         *(thorough(settings) if strict else ()),
     ]
 
@@ -195,6 +198,20 @@ def unfinished(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"an erasure is not finished ({path.stem[:12]}): the stores still hold it", "erasure", "tandem maintain")
 
 
+def open_to_all(settings: Settings) -> Iterator[Finding]:
+    """What Tandem makes is for its user alone; a folder above it may not be."""
+    places = [
+        settings.home,
+        settings.ledger,
+        settings.store,
+        *([Path(settings.index_uri)] if is_local(settings.index_uri) else []),
+    ]
+    for folder in sorted({folder for place in places for folder in (place, *place.parents) if folder.is_dir()}):
+        if folder.stat().st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            what = f"everybody may write to {folder}, and so put something else where releases lie"
+            yield Finding(what, "folders", f"chmod o-w {folder}", minor=True)
+
+
 def mend(settings: Settings) -> list[str]:
     """What can be put right without losing anything. Returns what was done. Raises InputError while a flow is at work, whose
     unfinished work would look like something to mend."""
@@ -207,8 +224,23 @@ def mend(settings: Settings) -> list[str]:
         done += mend_indexes(settings, entries)
         if ledger.live(entries) is not None and not registration.cut(settings, entries, found):
             done += registration.restore(settings, entries)
-            done += promotion.put_alias(settings, entries, registry.versions(settings))
+            done += note_out_of_band(settings, entries)
+            done += promotion.put_alias(settings, ledger.read(settings.ledger), registry.versions(settings))
         return done
+
+
+def note_out_of_band(settings: Settings, entries: list[Entry]) -> list[str]:
+    """Whoever came by an alias that was moved by hand got something that nobody promoted: the ledger keeps that it was so."""
+    stands, live = registry.champion_version(settings), ledger.live(entries)
+    if live is None or not registration.is_foreign(entries, registry.versions(settings), stands):
+        return []
+    draft = ledger.Draft(
+        action="override", release=live.release, number=live.number, version=live.version, candidate=None, who=settings.who,
+        why=f"out-of-band change: the alias champion stood at version {stands}, which no entry promoted; put back",
+        at=promotion.now(), evidence={}, runs={},
+    )  # fmt: skip
+    entry = ledger.append(settings.ledger, draft, len(entries))
+    return [f"ledger entry {entry.sequence}: {entry.why}"]
 
 
 def locks(entries: list[Entry]) -> list[str]:

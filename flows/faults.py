@@ -1,9 +1,7 @@
 """What a person is told of an error that Tandem did not raise itself: what, where, how to mend it; the traceback is in a file."""
 
-import errno
 import os
 import re
-import shutil
 import sqlite3
 import traceback
 from collections.abc import Iterator
@@ -12,10 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from flows.lock import private_folder
-from flows.settings import read_settings
+from flows.settings import read_settings, shown
 from tasks.errors import TandemError
+from tasks.stage import AGAIN, free_space, of_the_system
 
-AGAIN = "then run the same command again"
+LESS_MEMORY = "lower batch_tokens in params/adapter.yaml and params/index.yaml or batch_size in params/evaluate.yaml"
 NETWORK = ("requests", "httpx", "httpcore", "urllib3")  # libraries whose errors about connections are no ConnectionError
 
 
@@ -43,9 +42,9 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "PrefectHTTPStatusError":
         return f"Prefect's server failed ({first_line(error)[:200]}); see whether its disk is full (PREFECT_HOME), {AGAIN}"
     if isinstance(error, MemoryError):
-        return f"memory ran out; free some, or lower the batch sizes in params/, {AGAIN}"
+        return f"memory ran out; free some, or {LESS_MEMORY}, {AGAIN}"
     if isinstance(error, OSError):
-        return explain_system(error)
+        return of_the_system(error)
     return explain_text(first_line(error))
 
 
@@ -61,25 +60,12 @@ def explain_sqlite(text: str) -> str:
     return f"a database below .tandem does not read ({text}): damaged, or made by a newer version. See: tandem doctor"
 
 
-def explain_system(error: OSError) -> str | None:
-    where = error.filename or error.filename2 or "an unnamed file"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left for {where}; {free_space(Path(os.fsdecode(where)))}, {AGAIN}"
-    if error.errno == errno.EFBIG:
-        return f"{where} may not grow any further (a limit on the size of files: ulimit -f); lift it, {AGAIN}"
-    if error.errno == errno.EROFS:
-        return f"{where} is on a read-only file system; mount it writable or point TANDEM_HOME elsewhere, {AGAIN}"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"permission denied: {where}. Give yourself the right to it (ls -l {where}), {AGAIN}"
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"too many open files; raise the limit (ulimit -n 4096), {AGAIN}"
-    return None
-
-
 def explain_text(text: str) -> str | None:
     """Libraries that say it in words only: Lance through its Rust core, MLflow about a server, Prefect about its own."""
     if "No space left on device" in text:
         return f"no space left on the device ({text}); {free_space(Path.cwd())}, {AGAIN}"
+    if re.search(r"MemoryError|out of memory|allocate memory|Unable to allocate", text):
+        return f"memory ran out ({text[:200]}); free some, or {LESS_MEMORY}, {AGAIN}"
     if re.search(r"\blance(db)?\b", text, re.IGNORECASE):
         return f"the index does not read or write: {text}. See: tandem doctor"
     if "out-of-date database schema" in text:
@@ -89,16 +75,10 @@ def explain_text(text: str) -> str | None:
     return None
 
 
-def free_space(place: Path) -> str:
-    """Of the nearest folder above that exists."""
-    folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
-    return f"free some ({shutil.disk_usage(folder).free / 1e6:.0f} MB are free at {folder})"
-
-
 def servers() -> str:
     named = {name: os.environ.get(name, "") for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
-    shown = ", ".join(f"{name}={value}" for name, value in named.items() if value.startswith("http"))
-    return f" ({shown})" if shown else ""
+    given = ", ".join(f"{name}={shown(value)}" for name, value in named.items() if value.startswith("http"))
+    return f" ({given})" if given else ""
 
 
 def unexpected(error: BaseException) -> str:

@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # of Linux
 STOP_SECONDS = 10  # for a service and what it runs; then kill -9
 
 
@@ -63,3 +65,15 @@ def end(pid: int, seconds: float = STOP_SECONDS) -> None:
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def born(pid: int) -> str:
+    """Which process it is that has this number; "" where it is gone. A number is used again, in containers by every start, and a
+    time would move with the clock: it is the boot, and the tick of it at which the process started."""
+    try:
+        if BOOT.exists():
+            ticks = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+            return f"{BOOT.read_text(encoding='ascii').strip()} {ticks}"
+        return str(psutil.Process(pid).create_time())
+    except (OSError, psutil.Error):
+        return ""

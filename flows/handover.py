@@ -37,11 +37,21 @@ def check_trainer(settings: Settings) -> None:
             f"TANDEM_TRAINER={settings.trainer} is a deployment, but no Prefect server is named: set PREFECT_API_URL, or unset "
             "TANDEM_TRAINER to train here"
         )
+    check_remote(settings)
+
+
+def check_remote(settings: Settings) -> None:
+    """Raises InputError where none is shared, or where DVC would take a damaged object from it, and train on that."""
     with pipeline.repository(settings.root) as repo:
-        if not repo.config["core"].get("remote"):
+        name = repo.config["core"].get("remote")
+        if not name:
             raise InputError(
-                f"TANDEM_TRAINER={settings.trainer} needs a place that both machines reach: "
-                "dvc remote add --default storage s3://BUCKET/dvc"
+                "to train elsewhere needs a place that both machines reach: dvc remote add --default storage s3://BUCKET/dvc"
+            )
+        if not repo.config["remote"][name].get("verify"):
+            raise InputError(
+                f"what comes from the DVC remote {name} is not compared with its digest; in both clones: "
+                f"dvc remote modify {name} verify true"
             )
 
 
@@ -93,6 +103,7 @@ def code_digest(root: Path) -> str:
 def train_here(settings: Settings, given: dict[str, Any], run: Any) -> None:
     """Make this clone what the caller's was, `run` the stage, push what it made."""
     check_runner(settings, given)
+    check_remote(settings)
     for name, text in given["files"].items():
         write_text(settings.root / name, text)
     through_remote(settings, "pull", *INPUTS)

@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow, task
 
 from flows import corpus, erase, erasures, ledger, steps, takeout
+from flows.opening import manifest_text
 from flows.presenting import conclude
 from flows.promotion import scratch
 from flows.session import Session, note_running, running_file, say, session
@@ -18,11 +19,14 @@ from flows.settings import Settings
 from tasks.documents import documents as read_documents
 from tasks.errors import InputError
 from tasks.intake import copy_corpus
+from tasks.manifest import load_release
 from tasks.pairs import placed_questions
 from tasks.params import DocumentsParams, QuestionsParams
 from tasks.params_files import load
 from tasks.questions import deal
 from tasks.records import Record, folder_digest, read_json, write_jsonl
+
+LEAST_KEPT = 0.5  # of the live release's pages
 
 
 @flow(name="ingest", flow_run_name="ingest")
@@ -32,25 +36,29 @@ def ingest(
     columns: dict[str, str] | None = None,
     take_back: list[str] | None = None,
     reason: str = "",
+    allow_shrink: bool = False,
 ) -> dict[str, Any]:
-    """Pages that were erased are left out, unless `take_back` names them, with a `reason`."""
+    """Pages that were erased are left out, unless `take_back` names them, with a `reason`. Fewer than half the pages of the live
+    release are refused, unless `allow_shrink` says that it is meant."""
     with session("ingest") as opened:
         if take_back:
             erase.take_back(opened.settings, take_back, reason)
-        counts = take_in(opened, documents, questions, columns or {})
+        counts = take_in(opened, documents, questions, columns or {}, allow_shrink)
         steps.reproduce(opened, "questions")
         conclude(opened, f"{counts['accepted']} documents", {"outcome": "ingested", "rejected": str(counts["rejected"])})
         return counts
 
 
 @task(task_run_name="take in")
-def take_in(opened: Session, documents: list[str], questions: str | None, columns: Mapping[str, str]) -> dict[str, Any]:
+def take_in(
+    opened: Session, documents: list[str], questions: str | None, columns: Mapping[str, str], allow_shrink: bool
+) -> dict[str, Any]:
     """Everything is read and checked aside; only then does it replace what was there."""
     settings = opened.settings
     aside = scratch(settings, "ingest")
     try:
         raw, placed, erased = assemble(settings, aside / "raw", documents, questions, columns)
-        counts = check(settings, raw, placed, aside) | {"erased": erased}
+        counts = check(settings, raw, placed, aside, allow_shrink) | {"erased": erased}
         if not same_as_before(settings, raw):
             corpus.swap_in(settings.root / "data", raw)
         corpus.record(settings, lambda pid: note_running(settings, pid))  # also where it was killed before it came to this
@@ -87,12 +95,27 @@ def assemble(
     return raw, placed, erased
 
 
-def check(settings: Settings, raw: Path, placed: list[tuple[str, Record]], aside: Path) -> dict[str, Any]:
+def check(settings: Settings, raw: Path, placed: list[tuple[str, Record]], aside: Path, allow_shrink: bool) -> dict[str, Any]:
     """Parse and deal once aside, by the very code of the stages: what would stop the pipeline later stops the ingest now."""
     params = settings.root / "params"
     read_documents(raw / "documents", aside / "documents", settings.home / "kept/documents.jsonl", load(DocumentsParams, params))
+    counts = dict(read_json(aside / "documents/counts.json"))
+    if not allow_shrink:
+        check_not_shrunk(settings, counts["accepted"])
     deal(placed, aside / "documents", aside / "questions", load(QuestionsParams, params))
-    return dict(read_json(aside / "documents/counts.json")) | {"questions": read_json(aside / "questions/counts.json")}
+    return counts | {"questions": read_json(aside / "questions/counts.json")}
+
+
+def check_not_shrunk(settings: Settings, documents: int) -> None:
+    """Raises InputError: a disk that was not mounted, or a copy that was cut short, is nobody's wish to forget."""
+    live = ledger.live(ledger.read(settings.ledger))
+    before = load_release(manifest_text(settings, str(live.release))).corpus.documents if live else 0
+    if live and documents < LEAST_KEPT * before:
+        raise InputError(
+            f"the corpus would shrink to {documents} documents; release {live.number}, which is live, has {before}. Nothing was "
+            "taken over. See that the documents are all there (is the disk mounted, the copy complete?); where this is meant: "
+            "tandem ingest --allow-shrink ..."
+        )
 
 
 def same_as_before(settings: Settings, raw: Path) -> bool:

@@ -12,7 +12,7 @@ from flows.promotion import Judgement
 from flows.registration import CARD
 from flows.reporting import of_verdict
 from flows.session import Session, say
-from flows.settings import Settings
+from flows.settings import Settings, shown
 from tasks.errors import InputError, RefusedError
 from tasks.gate import Verdict
 from tasks.manifest import short
@@ -75,7 +75,7 @@ def conclude(session: Session, outcome: str, tags: Mapping[str, str]) -> None:
         return
     name = f"{flow_run.flow_name}: {outcome}, {time.strftime('%Y-%m-%d %H:%M')}"
     tracking.client(session.settings.tracking_uri).update_run(session.run_id, name=name)
-    tag_run(session, {"prefect": f"{prefect_address()}/runs/flow-run/{flow_run.id}"})
+    tag_run(session, {"prefect": f"{shown(prefect_address())}/runs/flow-run/{flow_run.id}"})
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=labels(session.settings.project, flow_run.tags or [], tags))
 
@@ -133,7 +133,7 @@ def check_approval(settings: Settings) -> None:
     if settings.approval and not PREFECT_API_URL.value():
         raise InputError(
             "TANDEM_APPROVAL=1 asks a person in the Prefect UI, but no Prefect server is named, so nobody could answer. Start "
-            f"one (make up) and set PREFECT_API_URL={prefect_address()}/api, or unset TANDEM_APPROVAL"
+            f"one (make up) and set PREFECT_API_URL={shown(prefect_address())}/api, or unset TANDEM_APPROVAL"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import copies, pending
 from flows.pipeline import repository
-from flows.settings import Settings
+from flows.settings import Settings, shown
 from tasks.canary import Canary, canary, in_file
 from tasks.errors import InputError
 from tasks.records import Record
@@ -130,7 +130,7 @@ def artifacts(settings: Settings, wanted: Canary) -> Looked:
 
 def elsewhere(settings: Settings) -> Iterator[str]:
     if not settings.tracking_uri.startswith("sqlite:"):
-        yield f"the database behind {settings.tracking_uri.split('@')[-1]}: search it where it runs"
+        yield f"the database behind {shown(settings.tracking_uri)}: search it where it runs"
     if not is_local(settings.index_uri):
         yield f"files below {settings.index_uri} that no version names: LanceDB lists none on object storage"
     if not any(path.name == "prefect.db" for path in [*copies.own_files(settings), *copies.outside_files(settings)]):

@@ -120,11 +120,16 @@ def check_not_cut(settings: Settings, entries: list[Entry], found: list[Version]
         raise IntegrityError(fault)
 
 
+def is_foreign(entries: list[Entry], found: list[Version], stands: int | None) -> bool:
+    """Whether the alias stands at a version that no ledger entry promoted, as only a hand puts it."""
+    releases = {each.release for each in found if each.number == stands}
+    return stands is not None and not releases & {each.release for each in ledger.known(entries)}
+
+
 def check_known(entries: list[Entry], found: list[Version], stands: int | None) -> None:
     """Raises IntegrityError where the alias stands at a version of which the ledger does not know."""
-    releases = {each.release for each in found if each.number == stands}
     newest = ledger.live(entries)
-    if stands is not None and newest is not None and not releases & {each.release for each in ledger.known(entries)}:
+    if newest is not None and is_foreign(entries, found, stands):
         raise IntegrityError(
             f"the alias champion was moved by hand to version {stands}, which no ledger entry promoted; release {newest.number} "
             "is live. Put the alias back: tandem doctor --mend"

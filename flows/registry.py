@@ -54,9 +54,12 @@ def registered_version(settings: Settings, release_id: str) -> int | None:
 
 def register(settings: Settings, run_id: str, release_id: str, manifest: str, tags: Mapping[str, str], text: str) -> int:
     """Log the release as a models-from-code pyfunc on the flow's run, and make it a version. Idempotent by release id."""
-    known = registered_version(settings, release_id)
-    if known is not None:
-        return known
+    if registered_version(settings, release_id) is None:
+        make_version(settings, run_id, release_id, manifest, tags, text)
+    return only_version(settings, release_id)
+
+
+def make_version(settings: Settings, run_id: str, release_id: str, manifest: str, tags: Mapping[str, str], text: str) -> None:
     failpoint("registry.before-model")
     model_id = log_model(settings, run_id, manifest)
     mlflow = client(settings.tracking_uri)
@@ -64,8 +67,21 @@ def register(settings: Settings, run_id: str, release_id: str, manifest: str, ta
     failpoint("registry.before-version")
     every = {RELEASE_TAG: release_id, **tags}
     said = f"{text}\n\n{HOW_TO_LOAD}"
-    made = mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=said, model_id=model_id)
-    return int(made.version)
+    mlflow.create_model_version(MODEL_NAME, f"models:/{model_id}", run_id, tags=every, description=said, model_id=model_id)
+
+
+def only_version(settings: Settings, release_id: str) -> int:
+    """The oldest that holds this release. Others go: where a reply is lost, MLflow's client asks again, and gets another one."""
+    from mlflow.exceptions import MlflowException
+
+    first, *others = [each.number for each in versions(settings) if each.release == release_id]
+    for number in others:
+        try:
+            client(settings.tracking_uri).delete_model_version(MODEL_NAME, str(number))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as where it is this reply that was lost
+                raise
+    return first
 
 
 def log_model(settings: Settings, run_id: str, manifest: str) -> str:

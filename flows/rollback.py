@@ -1,11 +1,11 @@
 """Flow `rollback`: an earlier release is live again, documents and weights together, as a new ledger entry with old contents."""
 
+from contextlib import suppress
 from typing import Any
 
 from prefect import flow, task
 
-from flows import erasures, ledger, promotion, registration
-from flows.housekeeping import pinned
+from flows import doctor, erasures, housekeeping, ledger, promotion, registration
 from flows.ledger import Draft, Entry, Found
 from flows.opening import live_entry
 from flows.presenting import conclude
@@ -13,9 +13,10 @@ from flows.retention import check_kept, retired
 from flows.session import Session, say, session
 from flows.settings import Settings
 from flows.succession import promotion_of, succession
-from tasks.errors import InputError
+from tasks.errors import InputError, IntegrityError
 from tasks.failpoints import failpoint
 from tasks.manifest import short
+from tasks.pairs import listing
 
 
 @flow(name="rollback", flow_run_name="rollback")
@@ -24,7 +25,6 @@ def rollback(to: str | None = None, reason: str = "") -> dict[str, Any]:
         entries = ledger.read(opened.settings.ledger)
         target = choose_target(entries, to)
         check_reason(reason)
-        erasures.check_unlearnt(erasures.standing(opened.settings, entries), target, pinned(opened.settings, target))
         prove(opened, target, entries)
         entry = record(opened, target, entries, reason)
         conclude(opened, f"release {entry.number} live again", {"outcome": "rolled back", "release": str(entry.number)})
@@ -59,9 +59,29 @@ def check_reason(reason: str) -> None:
 
 @task(task_run_name="verify")
 def prove(opened: Session, target: Found, entries: list[Entry]) -> None:
-    """A release that cannot answer today is no place to go back to."""
-    promoted = promotion_of(entries, target.release)
-    promotion.verify(opened.settings, target.release, promoted.evidence["golden"])
+    """A release that cannot answer today is no place to go back to. Raises IntegrityError with all that is wrong with it and with
+    one that can, InputError where its adapter knew what was erased since."""
+    settings = opened.settings
+    try:
+        erasures.check_unlearnt(erasures.standing(settings, entries), target, housekeeping.pinned(settings, target))
+        promotion.verify(settings, target.release, promotion_of(entries, target.release).evidence["golden"])
+    except IntegrityError as error:
+        wrong = [f.what for f in doctor.release_faults(settings, entries, target, doctor.Pieces(settings, entries))] or [
+            str(error)
+        ]
+        head = f"release {target.number} is no place to go back to, what is live stays so"
+        raise IntegrityError(f"{listing(head, wrong)}\n{instead(settings, target, entries)}") from error
+
+
+def instead(settings: Settings, target: Found, entries: list[Entry]) -> str:
+    """The nearest release before the live one that reads and answers, every byte of it."""
+    proofs, gone, erased = housekeeping.Proofs(settings), retired(entries), erasures.standing(settings, entries)
+    for found in reversed(succession(entries).line[:-1]):
+        if found != target and found.release not in gone and not proofs.fault(found):
+            with suppress(InputError):
+                erasures.check_unlearnt(erased, found, housekeeping.pinned(settings, found))
+                return f"Release {found.number} reads and answers: tandem rollback --to {found.number} --reason ..."
+    return "No other release before the live one reads; to mend what can be: tandem doctor --mend"
 
 
 @task(task_run_name="commit")

@@ -20,7 +20,7 @@ from typing import Any
 from flows.addresses import HOST, TRAINING_VIEW, mlflow_address, prefect_address
 from flows.guard import guarded
 from flows.lock import exclusive, private_folder
-from flows.settings import MODEL_NAME, Settings, child_environment, prepare, read_settings
+from flows.settings import MODEL_NAME, Settings, child_environment, prepare, read_settings, shown
 from tasks.errors import InputError, TandemError
 
 START_SECONDS = 180  # the first start makes the databases; on a busy machine that takes a minute
@@ -212,7 +212,7 @@ def up(settings: Settings) -> None:
 
 def where(settings: Settings) -> str:
     """What a person opens, and what is to be seen there."""
-    mlflow, prefect = mlflow_address(settings), prefect_address()
+    mlflow, prefect = shown(mlflow_address(settings)), shown(prefect_address())
     return f"""\
 Prefect  {prefect}/runs
          every flow run with its stages, logs, and the artifacts `arms` and `verdict`; start one under Deployments

@@ -15,7 +15,7 @@ from flows.ledger import Entry
 from flows.opening import live_entry, manifest_text, open_manifest
 from flows.promotion import now
 from flows.settings import Settings
-from flows.succession import moved, promotion_of
+from flows.succession import moved, moves, promotion_of
 from flows.verify import as_evaluated
 from tasks.assistant import Assistant
 from tasks.errors import IntegrityError, TandemError
@@ -33,7 +33,7 @@ class Position(NamedTuple):
     """What the ledger says of the answers: two that are equal need no other release."""
 
     release: str | None
-    moved: int  # the newest entry that can change what is answered; refusals and retirements cannot
+    moved: int  # the newest entry that can change what is answered
 
 
 class Unavailable(TandemError):
@@ -58,8 +58,8 @@ class Served:
 
 def position(entries: list[Entry]) -> Position:
     newest = ledger.live(entries)
-    moves = [entry.sequence for entry in entries if entry.action not in ("refuse", "retire")]
-    return Position(newest.release if newest else None, moves[-1] if moves else 0)
+    last = moves(entries)[-1:]
+    return Position(newest.release if newest else None, last[0].sequence if last else 0)
 
 
 def load(settings: Settings, entries: list[Entry]) -> Served:
@@ -92,8 +92,8 @@ def golden_questions(settings: Settings, assistant: Assistant, entries: list[Ent
 def ages(settings: Settings, entries: list[Entry], release: Release) -> tuple[str, str | None]:
     """Since when the ledger knows these passages, and these weights: what is promoted again later is no younger."""
     index, adapter = [], []
-    for entry in entries:
-        if entry.release is not None and entry.action not in ("refuse", "retire"):
+    for entry in moves(entries):
+        if entry.release is not None:
             with suppress(TandemError):  # an old manifest that is damaged is for `tandem doctor` to tell
                 other = load_release(manifest_text(settings, entry.release))
                 index += [entry.at] if other.index.digest == release.index.digest else []

@@ -14,7 +14,7 @@ import psutil
 from flows import corpus, promotion, takeout, tracking
 from flows.checks import check_params
 from flows.crashed import mark_crashed
-from flows.guard import end
+from flows.guard import born, end
 from flows.handover import check_trainer
 from flows.lock import exclusive
 from flows.settings import Settings, prepare, read_settings
@@ -98,7 +98,7 @@ def note_server(settings: Settings) -> None:
     that was started last: an embedding program may hold more, of flows of another clone."""
     servers = [child for child in psutil.Process().children() if is_prefect_server(child)]
     if servers:
-        note(server_file(settings), max(servers, key=lambda server: start_time(server.pid)).pid)
+        note(server_file(settings), max(servers, key=lambda server: server.create_time()).pid)
 
 
 def is_prefect_server(process: psutil.Process) -> bool:
@@ -109,15 +109,15 @@ def is_prefect_server(process: psutil.Process) -> bool:
 
 
 def note(path: Path, process: int) -> None:
-    owner = {"owner": os.getpid(), "owner_started": start_time(os.getpid())}
-    write_json(path, {"pid": process, "started": start_time(process)} | owner)
+    owner = {"owner": os.getpid(), "owner_started": born(os.getpid())}
+    write_json(path, {"pid": process, "started": born(process)} | owner)
 
 
 def owner_lives(path: Path) -> bool:
     """Whether whoever noted it still is there: this very process, which runs one flow after another with the same server, or that
     of the clone which this one is a copy of."""
     left = read_json(path) if path.exists() else {}
-    return bool(left) and start_time(left["owner"]) == left["owner_started"]
+    return bool(left) and born(left["owner"]) == left["owner_started"]
 
 
 def end_noted(path: Path) -> bool:
@@ -125,19 +125,11 @@ def end_noted(path: Path) -> bool:
     if not path.exists():
         return False
     left = read_json(path)
-    there = bool(left["started"]) and start_time(left["pid"]) == left["started"]
+    there = bool(left["started"]) and born(left["pid"]) == left["started"]
     if there:
         end(left["pid"], seconds=0)
     path.unlink()
     return there
-
-
-def start_time(pid: int) -> float:
-    """Seconds since 1970; a pid alone is reused. 0 where the process is gone."""
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return 0.0
 
 
 def say(message: str) -> None:

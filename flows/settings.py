@@ -117,9 +117,14 @@ def tracking_uri(root: Path, value: str) -> str:
     scheme, separator, place = value.partition("://")
     if not separator or scheme.partition("+")[0] not in TRACKING_SCHEMES:
         known = ", ".join(f"{known}://" for known in TRACKING_SCHEMES)
-        raise InputError(f"MLFLOW_TRACKING_URI={value}: runs and the registry need a server or a database; known: {known}")
+        raise InputError(f"MLFLOW_TRACKING_URI={shown(value)}: runs and the registry need a server or a database; known: {known}")
     relative = scheme == "sqlite" and place.startswith("/") and not place.startswith("//")
     return f"sqlite:///{(root / place[1:]).absolute()}" if relative else value
+
+
+def shown(uri: str) -> str:
+    """An address as it may stand in a message, a log or a link: without user and password."""
+    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def switch(name: str, value: str) -> bool:

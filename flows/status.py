@@ -5,6 +5,7 @@ from typing import Any
 from flows import ledger
 from flows.opening import manifest_text
 from flows.settings import Settings
+from flows.succession import moves
 from tasks.manifest import load_release
 
 
@@ -15,7 +16,7 @@ def status(settings: Settings) -> dict[str, Any]:
     if live is None:
         return {"live": None, "entries": len(entries)}
     pinned = load_release(manifest_text(settings, str(live.release)))
-    live = next(entry for entry in reversed(entries) if entry.action not in ("refuse", "retire"))  # these left live what was
+    live = moves(entries)[-1]
     return {
         "live": {
             "number": live.number,

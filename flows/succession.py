@@ -1,6 +1,7 @@
 """What the ledger's moves mean for the next one: which releases stand behind the live one, and which a person went back from."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 from flows.amendments import amendment, amends, origin
@@ -37,9 +38,18 @@ def succession(entries: Iterable[Entry]) -> Succession:
     return Succession(line, withdrawn)
 
 
+def moves(entries: list[Entry]) -> list[Entry]:
+    """Those that made something live: no refusal or retirement, and no override that left live what was."""
+    stayed = [before.release == entry.release for before, entry in pairwise(entries)]
+    pairs = zip(entries, [False, *stayed], strict=True) if entries else ()
+    return [
+        entry for entry, same in pairs if entry.action not in ("refuse", "retire") and not (entry.action == "override" and same)
+    ]
+
+
 def moved(entries: list[Entry], release: str) -> Entry:
     """The newest entry by which this release became live."""
-    became = (entry for entry in reversed(entries) if entry.release == release and entry.action not in ("refuse", "retire"))
+    became = (entry for entry in reversed(moves(entries)) if entry.release == release)
     return next(became, None) or amendment(entries, release)
 
 

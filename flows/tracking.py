@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.guard import born
 from flows.pipeline import read_lock
-from flows.settings import Settings
+from flows.settings import Settings, shown
 from tasks.errors import InputError
 from tasks.page_rows import right
 from tasks.params import ARMS
@@ -22,7 +23,7 @@ from tasks.records import Record, read_json
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-HOST, PID, FLOW_RUN = "tandem.host", "tandem.pid", "tandem.flow_run"
+HOST, PID, BORN, FLOW_RUN = "tandem.host", "tandem.pid", "tandem.born", "tandem.flow_run"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # else the UI guesses, and opens on traces, of which there are none
     "mlflow.note.content": "A run per flow run, below it one per stage that executed. Releases are versions of `assistant`.",
@@ -39,8 +40,8 @@ def client(tracking_uri: str) -> "MlflowClient":
 
 def database_error(uri: str, error: Exception) -> InputError:
     return InputError(
-        f"MLflow at {uri} cannot be opened: {str(error).splitlines()[0]}. A database made by a newer MLflow needs that MLflow: "
-        "upgrade with `make setup`, or point MLFLOW_TRACKING_URI elsewhere"
+        f"MLflow at {shown(uri)} cannot be opened: {str(error).splitlines()[0]}. A database made by a newer MLflow needs that "
+        "MLflow: upgrade with `make setup`, or point MLFLOW_TRACKING_URI elsewhere"
     )
 
 
@@ -63,7 +64,7 @@ def flow_run(settings: Settings, flow: str, tags: Mapping[str, str]) -> Iterator
     """The MLflow run of one flow run: FINISHED, or FAILED with the error's text; KILLED by the next flow if this process dies."""
     mlflow = client(settings.tracking_uri)
     name = f"{flow} {time.strftime('%Y-%m-%d %H:%M:%S')}"
-    owner = {HOST: socket.gethostname(), PID: str(os.getpid())}
+    owner = {HOST: socket.gethostname(), PID: str(os.getpid()), BORN: born(os.getpid())}
     every = {"flow": flow, **owner, **own_flow_run(), **code_revision(settings.root), **tags}
     run_id = mlflow.create_run(experiment_id(settings), run_name=name, tags=every).info.run_id
     log_snapshot(settings, run_id)
@@ -148,7 +149,7 @@ def dead_runs(settings: Settings) -> list[str]:
     """A killed process leaves its run RUNNING for ever: the runs of this host whose process is gone."""
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
     found = client(settings.tracking_uri).search_runs([experiment_id(settings)], query)
-    return [run.info.run_id for run in found if not alive(int(run.data.tags[PID]))]
+    return [run.info.run_id for run in found if not alive(int(run.data.tags[PID]), run.data.tags.get(BORN))]
 
 
 def end_dead_runs(settings: Settings) -> list[str]:
@@ -165,14 +166,10 @@ def running_children(settings: Settings, run_id: str) -> list[Any]:
     return list(client(settings.tracking_uri).search_runs([experiment_id(settings)], query))
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def alive(pid: int, was_born: str | None) -> bool:
+    """A run from before births were noted counts as alive as long as anything has its number."""
+    now = born(pid)
+    return bool(now) and was_born in (None, now)
 
 
 def log_stage(settings: Settings, run_id: str, stage: str) -> None:

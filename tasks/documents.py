@@ -20,7 +20,7 @@ from tasks.texts import Unreadable
 
 MEGABYTE = 1_000_000
 SAY_EVERY = 500  # files
-CODE = ("documents", "parsers", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
+CODE = ("documents", "parsers", "params_files", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
 LIBRARIES = ("beautifulsoup4", "mammoth", "markdown-it-py", "markdownify", "pypdf", "PyYAML")
 
 

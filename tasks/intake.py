@@ -6,7 +6,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
@@ -35,9 +35,10 @@ def copy_corpus(sources: Sequence[Path], target: Path) -> int:
     One folder or archive becomes the root itself; of several, each keeps its name as a folder. A folder that is all
     that an archive holds is left out of the paths. Raises InputError before anything is written where a source is
     missing, empty, overlaps with the target, or holds links out, special files or unsafe paths, and where the disk
-    lacks the space.
+    lacks the space; with nothing left of it, where a source changed meanwhile.
     """
     refuse_overlap(sources, target)
+    before = states(sources)
     with ExitStack() as stack:
         entries = [entry for source in sources for entry in named(source, len(sources) > 1, stack)]
         refuse_unusable(entries, sources)
@@ -46,6 +47,7 @@ def copy_corpus(sources: Sequence[Path], target: Path) -> int:
         target.mkdir()
         try:
             write(entries, target)
+            refuse_changed(before, states(sources))
         except BaseException:  # an interrupt as well: what is half copied goes
             shutil.rmtree(target, ignore_errors=True)
             raise
@@ -184,6 +186,21 @@ def refuse_without_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(f"no space: {needed:,} bytes are needed, {free:,} are free at {folder}; free some and run it again")
+
+
+def states(sources: Sequence[Path]) -> dict[str, tuple[int, float]]:
+    """Size and time of every file that would be copied, by its path; of an archive, its own."""
+    found = ((source, folder_entries(source) if source.is_dir() else [file_entry(source, "")]) for source in sources)
+    return {str(source / entry.name): (entry.size, entry.modified) for source, entries in found for entry in entries}
+
+
+def refuse_changed(before: Mapping[str, tuple[int, float]], after: Mapping[str, tuple[int, float]]) -> None:
+    """A page that was moved from what was not yet copied to what was would be lost, and one that was written meanwhile be half of
+    either.
+    """
+    changed = [path for path in sorted({*before, *after}) if before.get(path) != after.get(path)]
+    if changed:
+        raise InputError(listing("nothing was taken over; run it again when nobody writes to what changed meanwhile", changed))
 
 
 def write(entries: Sequence[Entry], folder: Path) -> None:

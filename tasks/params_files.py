@@ -47,7 +47,17 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: not valid YAML: {error}") from error
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
+    """Without aliases, of which ten lines can stand for a billion values; neither a params file nor a page needs one."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"write out what *{event.anchor} stands for", event.start_mark)
+        return super().compose_node(parent, index)
+
+
+class UniqueKeyLoader(PlainLoader):
     """YAML itself keeps the last of two equal keys silently; a params file must not."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tasks.blocks import plain
+from tasks.params_files import PlainLoader
 from tasks.pdf import read_pdf
 from tasks.texts import Unreadable, clean, decode
 
@@ -80,7 +81,7 @@ def without_front_matter(text: str) -> tuple[str, str]:
     if not found:
         return "", text
     try:
-        fields = yaml.safe_load(found[1] or "")
+        fields = yaml.load(found[1] or "", Loader=PlainLoader)
     except (yaml.YAMLError, ValueError):
         return "", text
     if not isinstance(fields, dict):

@@ -148,5 +148,13 @@ def target(record: Record, passages: Sequence[Record], prompt: PromptParams) -> 
 
 
 def check_chat_template(tokenizer: Tokenizer) -> None:
+    """Raises InputError. A template is a program, of which anything can come; transformers runs it in a sandbox."""
     if not tokenizer.chat_template:
         raise InputError("the base model's tokenizer has no chat template; choose an instruct model (params/models.yaml: base)")
+    try:
+        rendered(tokenizer, [{"role": "user", "content": "?"}])
+    except Exception as error:
+        raise InputError(
+            f"the base model's chat template does not render a question ({type(error).__name__}: {error}); choose another model "
+            "(params/models.yaml: base), or mend its chat_template"
+        ) from error

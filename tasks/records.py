@@ -44,14 +44,19 @@ def folder_digest(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, fsync, rename: a reader sees the old file or the new one, also after a power loss."""
+    """Write aside, fsync, rename: a reader sees the old file or the new one, also after a power loss. What could not be
+    written leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 

@@ -23,6 +23,7 @@ from tasks.params_files import Params, load
 OUTPUTS = ("out", "metrics", "plots")  # the parameters of a stage that it writes; every other path is read
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 WAITING = ("GOMP_SPINCOUNT", "1000")
+AGAIN = "then run the same command again"
 MEASURE = "@measure "  # a line of stdout that starts so holds one JSON object of numbers, for whoever watches
 
 
@@ -36,9 +37,32 @@ def run_stage(stage: Callable[..., None], argv: list[str] | None = None) -> None
     except TandemError as error:
         stop(stage.__name__, str(error), error.exit_code)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        told = of_the_system(error)
+        if told is None:
             raise
-        stop(stage.__name__, f"no space left on the device ({error.filename or 'unknown file'}); free some and run it again", 1)
+        stop(stage.__name__, told, 1)
+
+
+def of_the_system(error: OSError) -> str | None:
+    """What a person is told where the machine is at fault: which file, and what mends it. None where it may be us."""
+    where = error.filename or error.filename2 or "an unnamed file"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left for {where}; {free_space(Path(os.fsdecode(where)))}, {AGAIN}"
+    if error.errno == errno.EFBIG:
+        return f"{where} may not grow any further (a limit on the size of files: ulimit -f); lift it, {AGAIN}"
+    if error.errno == errno.EROFS:
+        return f"{where} is on a read-only file system; mount it writable or point TANDEM_HOME elsewhere, {AGAIN}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"permission denied: {where}. Give yourself the right to it (ls -l {where}), {AGAIN}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files; raise the limit (ulimit -n 4096), {AGAIN}"
+    return None
+
+
+def free_space(place: Path) -> str:
+    """Of the nearest folder above that exists."""
+    folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
+    return f"free some ({shutil.disk_usage(folder).free / 1e6:.0f} MB are free at {folder})"
 
 
 def keep_freed_memory() -> None:

@@ -38,6 +38,7 @@ def runner(caller: Servers, tiny_base: Path, tiny_embedder: Path, tmp_path_facto
 
 def add_remote(clone: Path, place: Path) -> None:
     assert tiny.dvc(clone, "remote", "add", "--default", "storage", str(place)).returncode == 0
+    assert tiny.dvc(clone, "remote", "modify", "storage", "verify", "true").returncode == 0
 
 
 def remote_of(clone: Path) -> str:

@@ -43,6 +43,15 @@ def test_a_clone_in_which_nothing_happened_is_healthy_and_one_left_halfway_is_no
     assert doctor.as_json(found)[0]["mend"] == "tandem ingest"
 
 
+def test_a_folder_in_which_everybody_may_put_something_else_is_told(settings: Settings) -> None:
+    above = settings.root.parent
+    for mode, found in ((0o777, [f"chmod o-w {above}"]), (0o1777, []), (0o775, [])):  # of all; sticky, as /tmp; of a group
+        above.chmod(mode)
+        assert [finding.mend for finding in doctor.examine(settings) if finding.minor] == found
+    settings.home.chmod(0o707)
+    assert [finding.mend for finding in doctor.examine(settings)] == [f"chmod o-w {settings.home}"]
+
+
 def test_a_damaged_ledger_is_a_finding_not_a_crash(settings: Settings) -> None:
     settings.ledger.mkdir(parents=True)
     (settings.ledger / "000001.json").write_text("{}")

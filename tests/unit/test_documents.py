@@ -312,6 +312,13 @@ def test_unseen_characters_are_taken_out_and_counted(raw: Path) -> None:
     assert counts["cleaned_characters"] == 5
 
 
+def test_front_matter_that_stands_for_billions_of_values_is_read_as_text(raw: Path) -> None:
+    """Merged (`<<`), each line is ten times the one before: an hour of a kilobyte."""
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 10))]
+    accepted, _, _ = ingest(raw, {"page.md": "\n".join(["---", *lines, "---", "# Page", "text"])})
+    assert accepted["page"]["title"] == "Page" and "a9: &a9" in accepted["page"]["text"]
+
+
 @given(st.text())
 def test_cleaning_twice_changes_nothing_more(text: str) -> None:
     once = clean(text)[0]

@@ -55,7 +55,7 @@ def test_a_runner_does_not_hand_over_in_turn(clone: Settings) -> None:
         handover.check_runner(replace(clone, trainer="train/train"), handover.snapshot(clone))
 
 
-def test_who_hands_over_needs_a_server_and_a_remote(clone: Settings) -> None:
+def test_who_hands_over_needs_a_server_and_a_remote_that_is_verified(clone: Settings) -> None:
     asking = replace(clone, trainer="train/train")
     handover.check_trainer(clone)
     with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(InputError, match="no Prefect server"):
@@ -66,6 +66,9 @@ def test_who_hands_over_needs_a_server_and_a_remote(clone: Settings) -> None:
         with pytest.raises(InputError, match="dvc remote add"):
             handover.check_trainer(asking)
         assert tiny.dvc(clone.root, "remote", "add", "--default", "storage", "remote").returncode == 0
+        with pytest.raises(InputError, match="dvc remote modify storage verify true"):  # F10
+            handover.check_trainer(asking)
+        assert tiny.dvc(clone.root, "remote", "modify", "storage", "verify", "true").returncode == 0
         handover.check_trainer(asking)
 
 

@@ -181,3 +181,52 @@ def test_a_file_that_grows_while_it_is_copied_is_refused(tmp_path: Path) -> None
     listed_as_shorter = Entry("index.md", 3, 0.0, lambda: io.BytesIO(b"# Index"))
     with pytest.raises(InputError, match=r"index\.md changed while it was copied"):
         write([listed_as_shorter], tmp_path)
+
+
+def rewritten(folder: Path) -> None:
+    """As long as it was."""
+    (folder / "index.md").write_text("# Xedni\n")
+
+
+def moved(folder: Path) -> None:
+    (folder / "it/vpn.md").rename(folder / "vpn.md")
+
+
+def added(folder: Path) -> None:
+    (folder / "it/new.md").write_text("new")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(rewritten, ["index.md"]), (moved, ["it/vpn.md", "vpn.md"]), (added, ["it/new.md"])],
+)
+def test_a_corpus_that_changes_while_it_is_copied_is_refused_with_what_changed(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], named: list[str]
+) -> None:
+    """F41."""
+    copy_all = tasks.intake.write
+    monkeypatch.setattr(tasks.intake, "write", lambda entries, folder: (copy_all(entries, folder), change(source)))
+    message = refused([source], target)
+    assert message.splitlines()[1:] == [f"  {source / name}" for name in named]
+    (source / ".git/config").write_text("what is hidden is not copied, and may change")
+    monkeypatch.undo()
+    assert copy_corpus([source], target) >= 3
+
+
+def test_an_archive_or_file_that_changes_while_it_is_copied_is_refused(
+    source: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_all = tasks.intake.write
+    for place in (tar(source, tmp_path / "a.tar.gz"), fill(tmp_path, {"single.txt": "text"}) / "single.txt"):
+        touch = lambda place=place: os.utime(place, (1, 1))  # noqa: E731
+        monkeypatch.setattr(tasks.intake, "write", lambda entries, folder, touch=touch: (copy_all(entries, folder), touch()))
+        assert str(place) in refused([place], target)
+
+
+def test_links_in_a_circle_are_named_and_not_followed(source: Path, target: Path) -> None:
+    (source / "a.md").symlink_to("b.md")
+    (source / "b.md").symlink_to("a.md")
+    (source / "it/up").symlink_to("..", target_is_directory=True)
+    message = refused([source], target)
+    for part in ("a.md: a symlink to nothing", "b.md: a symlink to nothing", "up: a symlink to a folder"):
+        assert part in message

@@ -88,6 +88,12 @@ def test_a_file_that_is_no_mapping_is_refused_with_its_name(folder: Path, text: 
     assert "chunks.yaml" in message(ChunksParams, folder)
 
 
+def test_an_alias_is_refused_as_a_few_lines_of_them_stand_for_billions_of_values(folder: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)), "max_words: *a11"]
+    (folder / "chunks.yaml").write_text("\n".join(lines))
+    assert re.search(r"chunks\.yaml: not valid YAML: write out what \*a0 stands for.*line 2", message(ChunksParams, folder), re.S)
+
+
 def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
     (folder / "chunks.yaml").write_bytes(b"max_words: \xff60\n")
     assert "chunks.yaml: not valid YAML" in message(ChunksParams, folder)

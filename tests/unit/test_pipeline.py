@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import sys
 import time
@@ -169,6 +170,21 @@ def test_the_exit_code_of_a_stage_says_what_kind_of_error_it_is(status: int, kin
     broken = stage_error([*failed(1)[:2], "Traceback (most recent call last):", "  File x", "KeyError: 'x'", *failed(1)[3:]], 255)
     assert type(broken) is TandemError
     assert str(broken) == "stage adapter broke off: KeyError: 'x' (its traceback stands above)"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "MemoryError",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 3.2 GiB for an array",
+        "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+    ],
+)
+def test_a_stage_without_memory_is_told_what_takes_less(last: str) -> None:
+    """F37, F38."""
+    said = str(stage_error([*failed(1)[:2], "Traceback (most recent call last):", "  File x", last, *failed(1)[3:]], 255))
+    assert re.match(r"stage adapter broke off: memory ran out \(.*lower batch_tokens in params/adapter.yaml", said), said
 
 
 @pytest.mark.parametrize("status", [-9, 137])

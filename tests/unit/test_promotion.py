@@ -2,9 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -27,6 +28,7 @@ from flows.ledger import Entry
 from flows.lock import exclusive
 from flows.looks import earlier_looks
 from flows.settings import Settings, prepare
+from flows.status import status
 from flows.store import open_file, seal_folder
 from flows.succession import succession
 from tasks.assistant import Pieces
@@ -134,6 +136,26 @@ def test_registering_a_release_does_not_end_the_flows_run(settings: Settings) ->
 def test_a_release_is_registered_once_however_often_it_is_tried(settings: Settings) -> None:
     with tracking.flow_run(settings, "release", {}) as run_id:
         assert [promotion.register(settings, judged(settings), run_id) for _ in range(2)] == [1, 1]
+
+
+def test_a_version_that_was_made_twice_as_the_first_reply_was_lost_is_one_version(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F29. As MLflow's client does where the connection breaks; with a real server: test_registry_down.py."""
+    mlflow = tracking.client(settings.tracking_uri)
+    for name in ("create_model_version", "delete_model_version"):
+        monkeypatch.setattr(mlflow, name, twice(getattr(mlflow, name)))
+    promote(settings)
+    assert [(each.number, each.ledger) for each in registry.versions(settings)] == [(1, 1)]
+    assert ledger.read(settings.ledger)[0].version == registry.champion_version(settings) == 1
+
+
+def twice(request: Callable[..., Any]) -> Callable[..., Any]:
+    def asked_again(*arguments: Any, **named: Any) -> Any:
+        request(*arguments, **named)
+        return request(*arguments, **named)
+
+    return asked_again
 
 
 def test_only_what_has_the_live_manifest_is_already_live(settings: Settings) -> None:
@@ -258,6 +280,16 @@ def test_an_alias_on_a_version_of_no_entry_is_refused_with_the_command_that_mend
     with pytest.raises(IntegrityError, match=r"moved by hand to version 2.*release 1 is live.*tandem doctor --mend"):
         promotion.follow_ledger(settings)
     assert registry.champion_version(settings) == 2
+    before = status(settings)["live"]
+    done = doctor.mend(settings)
+    entry = ledger.read(settings.ledger)[-1]
+    assert (entry.action, entry.release, entry.who) == ("override", before["release"], "a test")
+    assert entry.why == "out-of-band change: the alias champion stood at version 2, which no entry promoted; put back"
+    assert f"ledger entry 2: {entry.why}" in done and registry.champion_version(settings) == 1
+    assert status(settings)["live"] == before, "who made it live, and when, is as it was"
+    assert promotion.follow_ledger(settings) is None and list(doctor.versions(settings)) == []
+    doctor.mend(settings)
+    assert ledger.read(settings.ledger)[-1] == entry, "it is told once"
 
 
 def back_to(settings: Settings, entry: Entry, why: str) -> None:

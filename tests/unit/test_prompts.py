@@ -162,6 +162,22 @@ def test_a_tokenizer_without_a_chat_template_is_refused() -> None:
         check_chat_template(words)
 
 
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('system first') }}", "{{ messages[0].__class__.__mro__[1].__subclasses__() }}", "{% for %}"],
+)
+def test_a_template_that_raises_or_reaches_out_of_its_sandbox_is_refused(tiny_base: Path, template: str) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    check_chat_template(tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(
+        InputError, match=r"does not render a question \((Security|Template(Syntax)?)Error: .*params/models\.yaml"
+    ):
+        check_chat_template(tokenizer)
+
+
 def test_training_evaluation_and_serving_see_the_same_tokens(tiny_base: Path) -> None:
     """The trainer renders `prompt` with a generation prompt, the generator renders and then tokenizes: equal ids."""
     from tasks.examples import example, load_tokenizer

@@ -1,6 +1,7 @@
-"""MLflow's server that dies in the middle of a promotion, and its database that somebody else holds: a clear stop, nothing
-half-done that the next flow does not finish. Slow: MLflow's own patience is waited for."""
+"""MLflow's server that dies in the middle of a promotion, loses its replies or fails, and its database that somebody else
+holds: a clear stop, nothing twice, nothing half-done that the next flow does not finish. Slow: it waits as MLflow does."""
 
+import http.client
 import os
 import signal
 import socket
@@ -10,9 +11,11 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import tiny
 from dying import CHILDREN, PATIENCE
 from test_promoters import Place, place, promote, until_stopped
 
-from flows import faults, ledger, promotion, registry
+from flows import faults, ledger, promotion, registry, tracking
 from flows.settings import Settings
 from tasks.failpoints import VARIABLE
 
@@ -141,3 +144,79 @@ def test_a_database_that_is_busy_is_waited_for_then_named_and_nothing_is_lost(pl
         assert promotion.follow_ledger(settings) == "alias champion moved to version 2"
     with closing(sqlite3.connect(database)) as whole:
         assert whole.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+CREATES = ("runs/create", "model-versions/create", "registered-models/create", "model-versions/delete", "registered-models/alias")
+
+
+class Between(BaseHTTPRequestHandler):
+    """Hands every request on to the server. Of each kind in CREATES the first reply is lost, the request done; the first request
+    for anything else, and every fifth, meets an overloaded server."""
+
+    protocol_version = "HTTP/1.1"
+    upstream, asked = 0, Counter[str]()
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        kind = next((kind for kind in CREATES if kind in self.path), "")
+        self.asked[kind] += 1
+        if not kind and self.asked[kind] % 5 == 1:
+            return self.answer(503, [("content-length", "0")], b"")
+        with closing(http.client.HTTPConnection("127.0.0.1", self.upstream)) as server:
+            server.request(self.command, self.path, body, {key: value for key, value in self.headers.items() if key != "Host"})
+            reply = server.getresponse()
+            content = reply.read()
+        if kind and self.asked[kind] == 1:
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
+        kept = [(key, value) for key, value in reply.getheaders() if key.lower() not in ("transfer-encoding", "content-length")]
+        return self.answer(reply.status, [*kept, ("content-length", str(len(content)))], content)
+
+    def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        for key, value in headers:
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing."""
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+
+@contextmanager
+def between(upstream: int) -> Iterator[int]:
+    Between.upstream = upstream
+    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")  # of MLflow's own models, at its import
+def test_replies_that_are_lost_and_requests_that_fail_make_nothing_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F29, and F33 for a server that is overloaded. MLflow's client asks again: what was done is then done twice."""
+    settings, port = place.settings, free_port()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    judgement = place.judgements[0]
+    tracking.client(settings.tracking_uri).delete_registered_model("assistant")
+    with mlflow_server(settings.home / "mlflow.db", port), between(port) as proxy, tiny.inside(place.root):
+        remote = replace(settings, tracking_uri=f"http://127.0.0.1:{proxy}", artifacts="")
+        with tracking.flow_run(remote, "release", {}) as run_id:
+            version = promotion.register(remote, judgement, run_id)
+            promotion.commit(remote, replace(judgement, entries=[]), version, {}, {})
+            assert promotion.follow_ledger(remote) == "alias champion moved to version 1"
+    assert set(CREATES) <= {kind for kind, times in Between.asked.items() if times > 1}
+    assert [(each.number, each.release) for each in registry.versions(settings)] == [(1, judgement.release_id)]
+    assert registry.champion_version(settings) == 1
+    runs = tracking.client(settings.tracking_uri).search_runs([tracking.experiment_id(settings)])
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "RUNNING"]  # the other was made for a reply that was lost
+    monkeypatch.setattr(tracking, "alive", lambda *process: False)
+    tracking.end_dead_runs(settings)  # as the next flow does, once this process is gone
+    runs = tracking.client(settings.tracking_uri).search_runs([tracking.experiment_id(settings)])
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]

@@ -63,6 +63,15 @@ def test_a_release_stays_for_some_days_after_it_was_live_last() -> None:
     assert decided(history(DAILY), 1, 70, 100) == ("fed", "cba")
 
 
+def test_a_wrong_clock_drops_nothing_too_soon_but_by_as_much_as_it_is_ahead() -> None:
+    """F40. c was live until day 30: with 71 days it may go on day 101. The newest stay by their order alone."""
+    assert decided(history(DAILY), 1, 71, 100 - 1) == decided(history(DAILY), 1, 71, 100) == ("fedc", "ba")
+    assert decided(history(DAILY), 1, 71, 100 + 1) == ("fed", "cba")
+    set_back = history([*DAILY[:4], ("promote", "e", -300), ("promote", "f", -299)])
+    assert decided(set_back, 1, 0, -298) == ("fedcba", ""), "what seems to have been live until a day to come stays"
+    assert decided(history(DAILY), 4, 30, 36_500) == ("fedc", "ba")
+
+
 def test_a_release_that_does_not_read_is_no_place_to_go_back_to() -> None:
     assert decided(history(DAILY), 1, 0, 100, broken="ec") == ("fedcb", "a")
     assert decided(history(DAILY), 1, 0, 100, broken="abcde") == ("fedcba", "")

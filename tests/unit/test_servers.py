@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.addresses import mlflow_address, port, prefect_address
-from flows.servers import DEPLOYMENTS, check, pools, servers
+from flows import faults, tracking
+from flows.addresses import mlflow_address, mlflow_run, port, prefect_address
+from flows.servers import DEPLOYMENTS, check, pools, servers, where
 from flows.settings import Settings, read_settings
 from tasks.errors import InputError
 
@@ -36,6 +37,21 @@ def test_the_addresses_are_those_of_shared_servers_where_the_environment_names_t
     assert mlflow_address(settings_with("https://mlflow.example.org/"), {}) == "https://mlflow.example.org"
     assert prefect_address({}) == "http://127.0.0.1:4200"
     assert prefect_address({"PREFECT_API_URL": "https://prefect.example.org/api"}) == "https://prefect.example.org"
+
+
+def test_a_password_in_an_address_stands_in_no_message_and_no_link(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "https://ada:s3cr3t@example.org/api"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    monkeypatch.setenv("PREFECT_API_URL", secret)
+    assert mlflow_address(settings_with(secret), {}) == secret, "whoever calls it needs it"
+    said = [
+        mlflow_run(settings_with(secret), "1", "a run"), where(settings_with(secret)), faults.servers(),
+        str(tracking.database_error(secret, ValueError("no schema"))),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="known: sqlite") as refused:
+        settings_with(secret.replace("https", "ftp"))
+    for text in (*said, str(refused.value)):
+        assert "//example.org" in text and "s3cr3t" not in text, text
 
 
 def test_a_shared_tracking_server_is_not_started_again(settings: Settings) -> None:

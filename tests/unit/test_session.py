@@ -12,8 +12,9 @@ import pytest
 import tiny
 from workspace import settings_of, write_workspace
 
-from flows import corpus, tracking
+from flows import corpus, guard, tracking
 from flows.corpus import restore_raw
+from flows.guard import born
 from flows.session import (
     clear_scratch,
     end_noted,
@@ -23,7 +24,6 @@ from flows.session import (
     running_file,
     server_file,
     session,
-    start_time,
 )
 from flows.settings import Settings, prepare, read_settings
 from tasks.errors import InputError
@@ -66,17 +66,16 @@ def test_a_stage_that_outlived_its_flow_is_stopped(settings: Settings, sleeper: 
 
 
 def test_a_process_that_only_has_the_same_number_is_left_alone(settings: Settings, sleeper: "subprocess.Popen[bytes]") -> None:
-    running_file(settings).write_text(json.dumps({"pid": sleeper.pid, "started": 1.0}))
+    running_file(settings).write_text(json.dumps({"pid": sleeper.pid, "started": born(os.getpid())}))
     assert not end_noted(running_file(settings))
     assert sleeper.poll() is None
     assert not running_file(settings).exists()
 
 
 def test_a_process_that_is_gone_is_no_fault(settings: Settings) -> None:
-    running_file(settings).write_text(json.dumps({"pid": 2**22 + 1, "started": 0.0}))
+    running_file(settings).write_text(json.dumps({"pid": 2**22 + 1, "started": ""}))
     assert not end_noted(running_file(settings))
-    assert start_time(2**22 + 1) == 0
-    assert abs(start_time(os.getpid()) - psutil.Process().create_time()) < 1
+    assert born(2**22 + 1) == ""
 
 
 def test_the_prefect_server_of_a_flow_that_died_is_ended_by_the_next_one(settings: Settings) -> None:
@@ -186,6 +185,32 @@ def test_runs_of_a_dead_process_end_as_killed_and_those_of_living_ones_go_on(set
         mend(settings)
         assert mlflow.get_run(dead).info.status == mlflow.get_run(stage).info.status == "KILLED"
         assert mlflow.get_run(living).info.status == "RUNNING"
+
+
+def test_a_run_whose_process_left_its_number_to_another_is_ended_too(settings: Settings) -> None:
+    """F46. In a container every start has the numbers of the one before."""
+    mlflow = tracking.client(settings.tracking_uri)
+    with tracking.flow_run(settings, "release", {}) as living, tracking.flow_run(settings, "release", {}) as dead:
+        mlflow.set_tag(dead, tracking.BORN, "another boot 1")
+        assert tracking.end_dead_runs(settings) == [dead]
+        assert mlflow.get_run(living).info.status == "RUNNING"
+        mlflow.delete_tag(living, tracking.BORN)  # as a run of an older Tandem
+        assert tracking.dead_runs(settings) == []
+
+
+@pytest.mark.parametrize("boot", [guard.BOOT, Path("/nowhere")])  # Linux, and what has no /proc
+def test_a_process_keeps_its_birth_and_no_two_share_one(
+    monkeypatch: pytest.MonkeyPatch, sleeper: "subprocess.Popen[bytes]", boot: Path
+) -> None:
+    monkeypatch.setattr(guard, "BOOT", boot)
+    assert born(sleeper.pid) == born(sleeper.pid) != born(os.getpid()) != ""
+
+
+def test_a_change_of_the_clock_makes_nobody_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F40. The time at which a process started is counted back from now, and so moves with the clock."""
+    before = born(os.getpid())
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: time.time() - 86_400)
+    assert born(os.getpid()) == before
 
 
 def test_a_session_holds_the_lock_and_one_mlflow_run_and_ends_both(settings: Settings) -> None:

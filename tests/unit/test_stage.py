@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from flows.pipeline import point
 from tasks.errors import ConflictError, InputError, RefusedError
 from tasks.params import ChunksParams
 from tasks.params_files import load
+from tasks.records import write_text
 from tasks.stage import arguments, fresh_folder, measure, run_stage
 
 SHIPPED = Path(__file__).parents[2] / "params"
@@ -50,6 +53,47 @@ def test_an_error_meant_for_a_person_becomes_one_sentence_and_an_exit_code(
         run_stage(stage, [])
     assert found.value.code == code
     assert capsys.readouterr().err == "stage: the flour is out; buy some\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"no space left for {file}; free some \(\d+ MB are free at {folder}\), then run the same command again"),
+        (errno.EDQUOT, r"no space left for {file}"),
+        (errno.EACCES, r"permission denied: {file}\. Give yourself the right to it"),
+        (errno.EROFS, r"{file} is on a read-only file system; mount it writable"),
+        (errno.EMFILE, r"too many open files; raise the limit \(ulimit -n"),
+    ],
+)
+def test_what_the_machine_refuses_a_stage_is_told_with_the_file_and_what_mends_it(
+    number: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """F35, F36. Also for `dvc repro` typed by hand."""
+    file = tmp_path / "passages.jsonl"
+
+    def stage() -> None:
+        raise OSError(number, os.strerror(number), str(file))
+
+    with pytest.raises(SystemExit) as found:
+        run_stage(stage, [])
+    assert found.value.code == 1
+    assert re.match("stage: " + said.format(file=file, folder=tmp_path), capsys.readouterr().err)
+
+
+def test_a_stage_on_a_really_full_disk_says_so_and_leaves_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "counts.json"
+    written.write_text("before")
+    (tmp_path / f".counts.json.{os.getpid()}.tmp").symlink_to("/dev/full")
+
+    def stage() -> None:
+        write_text(written, "after" * 10_000)
+
+    with pytest.raises(SystemExit):
+        run_stage(stage, [])
+    assert re.search(r"no space left for .*free some \(\d+ MB are free", capsys.readouterr().err)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("counts.json", "before")]
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "1000"), ("0", "0")])

@@ -51,6 +51,12 @@ def test_where_nothing_stands_before_the_live_release_a_person_has_to_name_one(m
         choose_target(story(*moves.split()), None)
 
 
+@pytest.mark.parametrize("name", ["2", "222222", "seq:3"])
+def test_what_is_live_is_not_gone_back_to(name: str) -> None:
+    with pytest.raises(InputError, match="release 2 is live already; nothing to roll back"):
+        choose_target(story("p1", "p2", "x"), name)
+
+
 def test_the_only_release_has_nothing_to_go_back_to() -> None:
     with pytest.raises(InputError, match="release 1 is the only one that ever was live"):
         choose_target(story("p1"), None)

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import cast
 
+from flows.addresses import prefect_address
+from flows.settings import Settings, shown
 from tasks.errors import InputError
 from tasks.params_files import Params, load
 from tasks.params_verdict import EvaluateParams, GateParams, JudgeParams
@@ -53,6 +55,17 @@ def unusable_labels(judge: JudgeParams, root: Path) -> list[str]:
     except InputError as error:
         return [str(error)]
     return []
+
+
+def check_approval(settings: Settings) -> None:
+    """Raises InputError, before hours are spent, where a person is to be asked on a server that ends with this process."""
+    from prefect.settings import PREFECT_API_URL
+
+    if settings.approval and not PREFECT_API_URL.value():
+        raise InputError(
+            "TANDEM_APPROVAL=1 asks a person in the Prefect UI, but no Prefect server is named, so nobody could answer. Start "
+            f"one (make up) and set PREFECT_API_URL={shown(prefect_address())}/api, or unset TANDEM_APPROVAL"
+        )
 
 
 def check_adapter_folder(folder: Path) -> None:

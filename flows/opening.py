@@ -59,14 +59,19 @@ def manifest_text(settings: Settings, identity: str) -> str:
 def open_manifest(settings: Settings, text: str) -> Assistant:
     """Raises IntegrityError where a piece is missing, torn or foreign, before anything of it is loaded."""
     release = load_release(text)
+    pieces = open_pieces(settings, release)
+    listing.check(settings, release.index.model_dump())
+    return Assistant(release, release_id(release), pieces, erasures.watching(settings))
+
+
+def open_pieces(settings: Settings, release: Release) -> Pieces:
+    """Every byte of them is read. Raises IntegrityError."""
     base = open_folder(settings.store, release.base.digest)
     embedder = open_folder(settings.store, release.embedder.digest)
     adapter = open_folder(settings.store, release.adapter.digest) if release.adapter else None
     check_tokenizer(release, {name: file_digest(base / name) for name in release.tokenizer})
     tuned = open_folder(settings.store, release.query_encoder.digest) if release.query_encoder else None
-    listing.check(settings, release.index.model_dump())
-    pieces = Pieces(base, embedder, adapter, settings.index_uri, tuned)
-    return Assistant(release, release_id(release), pieces, erasures.watching(settings))
+    return Pieces(base, embedder, adapter, settings.index_uri, tuned)
 
 
 def check_tokenizer(release: Release, actual: dict[str, str]) -> None:

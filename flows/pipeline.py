@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from flows import listing
-from flows.children import Watch, dvc, dvc_error
+from flows.children import Watch, dvc, dvc_error, ignored
 from flows.settings import Settings
 from tasks.errors import InputError, TandemError
 from tasks.failpoints import failpoint
@@ -147,11 +147,17 @@ Execute = Callable[[str, list[str]], StageRun]
 
 
 def reproduce(
-    settings: Settings, target: str, execute: Execute, fresh: Callable[[str], StageRun], leave: tuple[str, ...] = ()
+    settings: Settings,
+    target: str,
+    execute: Execute,
+    fresh: Callable[[str], StageRun],
+    leave: tuple[str, ...] = (),
+    look: Callable[[Any], None] = ignored,
 ) -> list[StageRun]:
     """Bring `target` up to date, stage by stage. `execute` runs a stale one, `fresh` notes one that is not; those to `leave`
-    are not looked at."""
+    are not looked at. `look` is shown the repository before DVC is asked about it."""
     with repository(settings.root) as repo:
+        look(repo)
         order = [stage for stage in order_in(repo, target) if stage not in leave]
         reasons = stage_reasons(repo, order)
     return bring_up_to_date(settings, order, reasons, execute, fresh)

@@ -1,7 +1,6 @@
 """How a judgement is shown: artifacts in the Prefect UI, tables, plots and tags in MLflow, and the question to a person."""
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ from flows.candidate import Candidate
 from flows.promotion import Judgement
 from flows.registration import CARD
 from flows.reporting import of_verdict
+from flows.run_names import name_flow_run
 from flows.session import Session, say
 from flows.settings import Settings, shown
-from tasks.errors import InputError, RefusedError
+from tasks.errors import RefusedError
 from tasks.gate import Verdict
 from tasks.manifest import short
 from tasks.page import page
@@ -67,23 +67,12 @@ def show_in_prefect(session: Session, judgement: Judgement) -> None:
 
 def conclude(session: Session, outcome: str, tags: Mapping[str, str]) -> None:
     """The outcome into the names and tags of both runs, so that a list of them tells the story; each links to the other."""
-    from prefect.client.orchestration import get_client
-    from prefect.runtime import flow_run
-
     tag_run(session, tags)
-    if flow_run.id is None:  # the plain functions without a flow
+    named = name_flow_run(session.settings.project, outcome, tags)
+    if named is None:  # the plain functions without a flow
         return
-    name = f"{flow_run.flow_name}: {outcome}, {time.strftime('%Y-%m-%d %H:%M')}"
-    tracking.client(session.settings.tracking_uri).update_run(session.run_id, name=name)
-    tag_run(session, {"prefect": f"{shown(prefect_address())}/runs/flow-run/{flow_run.id}"})
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, name=name, tags=labels(session.settings.project, flow_run.tags or [], tags))
-
-
-def labels(project: str, given: Sequence[str], tags: Mapping[str, str]) -> list[str]:
-    """What a Prefect run is found by: the project, what its deployment gave it, how it ended, the release that it was about."""
-    release = [f"release {tags['release']}"] if "release" in tags else []
-    return sorted({project, *given, tags["outcome"], *release})
+    tracking.client(session.settings.tracking_uri).update_run(session.run_id, name=named.name)
+    tag_run(session, {"prefect": f"{shown(prefect_address())}/runs/flow-run/{named.id}"})
 
 
 def show_in_mlflow(session: Session, candidate: Candidate, judgement: Judgement) -> None:
@@ -124,17 +113,6 @@ def files_to_show(candidate: Candidate) -> list[Path]:
 def tag_run(session: Session, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         tracking.client(session.settings.tracking_uri).set_tag(session.run_id, key, value)
-
-
-def check_approval(settings: Settings) -> None:
-    """Raises InputError, before hours are spent, where a person is to be asked on a server that ends with this process."""
-    from prefect.settings import PREFECT_API_URL
-
-    if settings.approval and not PREFECT_API_URL.value():
-        raise InputError(
-            "TANDEM_APPROVAL=1 asks a person in the Prefect UI, but no Prefect server is named, so nobody could answer. Start "
-            f"one (make up) and set PREFECT_API_URL={shown(prefect_address())}/api, or unset TANDEM_APPROVAL"
-        )
 
 
 def ask_approval(settings: Settings, judgement: Judgement) -> None:

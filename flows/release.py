@@ -5,25 +5,33 @@ from typing import Any
 
 from prefect import flow
 
-from flows import ledger, steps
-from flows.candidate import workspace_candidate
-from flows.checks import check_adapter_folder
-from flows.presenting import check_approval
-from flows.refresh import refreshed_candidate
-from flows.session import session
-from flows.shipping import ship
+from flows.outcome import Outcome
+from flows.session import Session, session
+from flows.standstill import unless_settled
 
 
 @flow(name="release", flow_run_name="release")
 def release(adapter: str | None = None) -> dict[str, Any]:
     """`adapter`: the folder of an adapter made elsewhere, to be judged in the place of the live one; nothing is trained then."""
     if adapter:
-        check_adapter_folder(Path(adapter).absolute())
+        return challenged(Path(adapter).absolute()).as_state()
+    return unless_settled("release", released).as_state()
+
+
+def released(opened: Session) -> Outcome:
+    from flows import ledger, shipping, steps
+    from flows.candidate import workspace_candidate
+
+    steps.reproduce(opened, "evaluate")
+    return shipping.ship(opened, workspace_candidate(opened.settings), ledger.read(opened.settings.ledger))
+
+
+def challenged(adapter: Path) -> Outcome:
+    from flows import ledger, refreshing, shipping, steps
+    from flows.checks import check_adapter_folder
+
+    check_adapter_folder(adapter)
     with session("release") as opened:
-        check_approval(opened.settings)
-        if adapter:
-            entries = ledger.read(opened.settings.ledger)
-            beside = refreshed_candidate(opened, entries)
-            return ship(opened, steps.measure_challenger(opened, beside, Path(adapter).absolute()), entries).as_state()
-        steps.reproduce(opened, "evaluate")
-        return ship(opened, workspace_candidate(opened.settings), ledger.read(opened.settings.ledger)).as_state()
+        entries = ledger.read(opened.settings.ledger)
+        beside = refreshing.refreshed_candidate(opened, entries)
+        return shipping.ship(opened, steps.measure_challenger(opened, beside, adapter), entries)

@@ -1,21 +1,21 @@
-"""What every flow that changes something does first and last: one at a time, mend what a crash left, one MLflow run."""
+"""What every flow that changes something does first and last: one at a time, mend what a crash left, one MLflow run.
+
+MLflow and what mends are imported where they are needed: a flow that finds nothing to do (flows/standstill.py) needs neither.
+"""
 
 import os
-import re
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from flows import corpus, promotion, takeout, tracking
-from flows.checks import check_params
-from flows.crashed import mark_crashed
+from flows.checks import check_approval, check_params
+from flows.children import ignored
 from flows.guard import born, end
-from flows.handover import check_trainer
 from flows.lock import exclusive
 from flows.settings import Settings, prepare, read_settings
 from tasks.failpoints import failpoint
@@ -24,60 +24,66 @@ from tasks.records import read_json, write_json
 # A typo must not keep a person from going back; `train` is sent its params
 READ_NO_PARAMS = ("rollback", "maintain", "train", "erase")
 TRAIN = ("release", "retrain")
+SHIP = ("release", "refresh", "retrain")
 PREFECT_SERVER = "prefect.server.api.server:create_app"  # stands in the command line of a flow's own server
 
 
 @dataclass(frozen=True)
 class Session:
-    """Handed to every step: the stores, and the MLflow run of this flow run."""
+    """Handed to every step: the stores, and the MLflow run of this flow run. `look` is shown DVC's repository before DVC is asked
+    what is stale."""
 
     settings: Settings
     run_id: str
+    look: Callable[[Any], None] = ignored
 
 
 @contextmanager
 def session(flow: str) -> Iterator[Session]:
+    with alone(flow) as settings, recorded(settings, flow) as opened:
+        yield opened
+
+
+@contextmanager
+def alone(flow: str) -> Iterator[Settings]:
+    """No other flow at work here, params that can be read, and no process left of a flow that died."""
     settings = read_settings()
     prepare(settings)
     if flow not in READ_NO_PARAMS:
         check_params(settings.root / "params")
-    if flow in TRAIN:
+    if flow in SHIP:
+        check_approval(settings)
+    if flow in TRAIN and settings.trainer:
+        from flows.handover import check_trainer
+
         check_trainer(settings)
     with exclusive(settings.home / "lock", flow, settings.lock_wait_seconds, say):
         failpoint("session.before-mend")
-        mend(settings)
-        failpoint("session.after-mend")
+        end_left_over(settings)
         note_server(settings)
-        with tracking.flow_run(settings, flow, {"who": settings.who, "mlflow.user": settings.who}) as run_id:
-            yield Session(settings, run_id)
+        yield settings
 
 
-def mend(settings: Settings) -> None:
-    """The lock is ours, so whatever looks half done was left by a process that died."""
+@contextmanager
+def recorded(settings: Settings, flow: str, look: Callable[[Any], None] = ignored) -> Iterator[Session]:
+    """What a crash left put right, and the MLflow run of this flow run. `alone` comes before it."""
+    from flows import mending, tracking
+
+    mending.mend(settings)
+    failpoint("session.after-mend")
+    with tracking.flow_run(settings, flow, {"who": settings.who, "mlflow.user": settings.who}) as run_id:
+        yield Session(settings, run_id, look)
+
+
+# --- Processes that outlive a kill -9 of this one: noted, so that the next session finds them
+
+
+def end_left_over(settings: Settings) -> None:
+    """The lock is ours, so whatever still is at work was left by a process that died."""
     if end_noted(running_file(settings)):
         say("a stage of a run that died was still at work; it was stopped")
     if not owner_lives(server_file(settings)) and end_noted(server_file(settings)):
         say("the Prefect server of a run that died was still there; it was stopped")
-    clear_scratch(settings.home / "scratch")
-    if corpus.mend(settings, lambda pid: note_running(settings, pid)):
-        say("an ingest that died half-way was put right")
-    takeout.mend(settings, lambda pid: note_running(settings, pid))
-    for run_id in tracking.end_dead_runs(settings):
-        say(f"run {run_id} was left by a process that died; marked KILLED")
-        mark_crashed(tracking.prefect_run(settings, run_id), say)
-    done = promotion.follow_ledger(settings)
-    if done:
-        say(f"finished an interrupted promotion: {done}")
-
-
-def clear_scratch(folder: Path) -> None:
-    """What a champion answered to newer questions was dear and is read again; everything else was of one run."""
-    for path in folder.glob("*"):
-        if not re.fullmatch("champion-[0-9a-f]{12}-[0-9a-f]{12}", path.name):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-# --- Processes that outlive a kill -9 of this one: noted, so that the next session finds them
 
 
 def running_file(settings: Settings) -> Path:

@@ -1,14 +1,11 @@
 """The promotion path as a flow runs it: measure the champion, judge, show, seal; then refuse, or verify, register, commit."""
 
 import subprocess
-from dataclasses import dataclass
-from typing import Any, cast
-
-from prefect.states import Completed
 
 from flows import erasures, indexes, ledger, presenting, promotion, steps
 from flows.candidate import Candidate, document_digests
 from flows.ledger import Entry
+from flows.outcome import Outcome
 from flows.promotion import Judgement
 from flows.session import Session, say
 from flows.settings import Settings
@@ -18,28 +15,6 @@ from tasks.gate import Verdict
 from tasks.manifest import short
 from tasks.params_files import load
 from tasks.params_verdict import JudgeParams
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a flow ended. `outcome`: promoted | refused | undecided (refused, as the questions are too few to tell) | unchanged."""
-
-    outcome: str
-    number: int | None
-    release: str | None
-    arm: str | None
-    reasons: list[str]
-    sequence: int
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(self.__dict__)
-
-    def as_state(self) -> dict[str, Any]:
-        """Completed, under the outcome's name: a list of runs shows it, and prefect.flow-run.Refused is an event to act upon.
-        Prefect hands the data to whoever called the flow: `to_json`, hence the type."""
-        return cast(
-            dict[str, Any], Completed(name=self.outcome.capitalize(), message=" ".join(self.reasons), data=self.to_json())
-        )
 
 
 def ship(session: Session, candidate: Candidate, entries: list[Entry]) -> Outcome:

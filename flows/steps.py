@@ -57,7 +57,7 @@ def fresh(stage: str) -> StageRun:
 def reproduce(session: Session, target: str, leave: tuple[str, ...] = ()) -> list[StageRun]:
     """`dvc repro TARGET`, a task run for every stage of it. Those to `leave` stay as they are."""
     return pipeline.reproduce(
-        session.settings, target, lambda stage, reasons: execute_stage(session, stage, reasons), fresh, leave
+        session.settings, target, lambda stage, reasons: execute_stage(session, stage, reasons), fresh, leave, session.look
     )
 
 

@@ -15,7 +15,7 @@ PRELOADED = [
     "scmrepo.git", "git", "dvc.repo.index", "dvc.repo.stage", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.metrics",
     "dvc.repo.params", "dvc.repo.plots", "dvc.scm", "dvc.data_cloud", "dvc.cachemgr", "dvc_data.index.checkout",
     "tasks.index", "tasks.upkeep", "tasks.gate", "flows.maintain", "flows.rollback", "flows.refresh", "flows.ingest",
-    "flows.doctor", "flows.shipping", "pytest", "standins",
+    "flows.refreshing", "flows.doctor", "flows.shipping", "pytest", "standins",
 ]  # fmt: skip
 CHILDREN.set_forkserver_preload(PRELOADED)
 PATIENCE = 120  # seconds

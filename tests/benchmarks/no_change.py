@@ -1,33 +1,30 @@
-"""Finding out that nothing changed, 10,000 Markdown files: `python tests/benchmarks/no_change.py [--folder F]`.
+"""Finding out that nothing changed, 10,000 Markdown files: `python tests/benchmarks/no_change.py [--files N] [--folder F]`.
 
 Every run is a fresh process on a corpus that it has brought up to date before; they take turns, and the time is that of the whole
 process (LangChain's and LlamaIndex's until the table is up to date). `tandem plan` against `cocoindex update` (CocoIndex's own
 MiniLM-into-LanceDB example, and its --preview, which plans only), LangChain's `index()` and LlamaIndex's `IngestionPipeline` on
-the same files; beside it `dvc repro` that has nothing to do, and `tandem refresh`, the flow that a schedule starts, with a
-Prefect server of its own and against one that runs.
+the same files; beside it (--part flows) `dvc repro` that has nothing to do, and `tandem refresh`, the flow that a schedule
+starts: with a Prefect server of its own, against one that runs (`tandem release` too), and as a deployment's run by a worker.
 
 Ours is a clone whose whole chain has run, release included: the built-in MiniLM over the pages, and a tiny base model, which
 this comparison never loads. The peers' first build takes random vectors: no run that is timed embeds anything (this is
-checked). Needs the environments of `python tests/benchmarks/peers.py --setup`; 40 minutes, 3 GB.
+checked). Needs the environments of `python tests/benchmarks/peers.py --setup`, but for --part flows; 40 minutes, 3 GB.
 """
 
 import argparse
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import peers
 from peers import Peer
 from peers_corpus import write_pages
+from prefect_runs import environment, prefect_server, run_of_deployment, show_runs, worker
 
 sys.path.insert(0, str(peers.ROOT / "tests"))
 
@@ -44,31 +41,35 @@ ROUNDS_OF_SLOW = 3  # of what starts servers, or loads torch and the model befor
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=10_000)
+    parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--part", choices=("cocoindex", "flows", "others", "all"), default="all")
     parser.add_argument("--folder", type=Path, help="kept, and used again where it is filled; else a temporary one")
     options = parser.parse_args()
-    peers.check_there()
+    if options.part != "flows":
+        peers.check_there()
     if options.folder:
-        compare(options.folder.absolute(), options.pages, options.rounds, options.part)
+        compare(options.folder.absolute(), options.files, options.rounds, options.part)
         return
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), options.pages, options.rounds, options.part)
+        compare(Path(folder), options.files, options.rounds, options.part)
 
 
-def compare(folder: Path, pages: int, rounds: int, part: str) -> None:
-    prepare(folder, pages)
-    print(peers.machine())
-    for name in peers.names():
-        print(f"{name}: {peers.versions(name, *peers.PACKAGES[name])}", flush=True)
+def compare(folder: Path, files: int, rounds: int, part: str) -> None:
+    prepare(folder, files)
+    if part != "flows":
+        prepare_peers(folder)
+    print(peers.machine(), flush=True)
     check_nothing_to_do(folder / "clone")
     if part in ("cocoindex", "all"):
         show(peers.in_turns(ours(folder / "clone") | cocoindex(folder), rounds))
     if part in ("flows", "all"):
         with prefect_server(folder / "clone") as url:
+            settle(folder / "clone", url)
             found = peers.in_turns(ours(folder / "clone") | flows(folder / "clone", url), min(rounds, ROUNDS_OF_SLOW))
             show(found | {FLOWS: together(found[COLD], found[REPRO])})
+            with worker(folder / "clone", url):
+                show_runs([run_of_deployment(url) for _ in range(min(rounds, ROUNDS_OF_SLOW))])
     if part in ("others", "all"):
         plan = {PLAN: ours(folder / "clone")[PLAN]}
         show(peers.in_turns(plan | others(folder), min(rounds, ROUNDS_OF_SLOW)))
@@ -77,16 +78,23 @@ def compare(folder: Path, pages: int, rounds: int, part: str) -> None:
 # --- What is compared, once brought up to date
 
 
-def prepare(folder: Path, pages: int) -> None:
+def prepare(folder: Path, files: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "pages").exists():
-        write_pages(folder / "pages", pages, SECTIONS)
+        write_pages(folder / "pages", files, SECTIONS)
     if not (folder / "ready").exists():
         prepare_clone(folder)
+        (folder / "ready").touch()
+
+
+def prepare_peers(folder: Path) -> None:
+    for name in peers.names():
+        print(f"{name}: {peers.versions(name, *peers.PACKAGES[name])}", flush=True)
+    if not (folder / "peers-ready").exists():
         for peer in peers_of(folder):
             built = peer.run(stand_in=True)
             print(f"{peer.name}, {peer.way}: {built['rows']} rows built in {built['update']:.0f} s", flush=True)
-        (folder / "ready").touch()
+        (folder / "peers-ready").touch()
 
 
 def prepare_clone(folder: Path) -> None:
@@ -131,12 +139,6 @@ def write_model(folder: Path) -> None:
 # --- The runs
 
 
-def environment(clone: Path, **more: str) -> dict[str, str]:
-    return tiny.outside_environment(
-        TANDEM_ROOT=str(clone), DVC_NO_ANALYTICS="1", DVC_SITE_CACHE_DIR=str(clone / ".tandem/dvc"), **more
-    )
-
-
 def run(clone: Path, *command: str, **more: str) -> Callable[[], float]:
     return lambda: peers.timed([sys.executable, "-m", *command], environment(clone, **more), clone)
 
@@ -146,8 +148,20 @@ def ours(clone: Path) -> Runs:
 
 
 def flows(clone: Path, url: str) -> Runs:
-    running = run(clone, "flows.cli", "refresh", PREFECT_API_URL=url)
-    return {COLD: run(clone, "flows.cli", "refresh"), "tandem refresh, Prefect running": running}
+    running = {
+        f"tandem {flow}, Prefect running": run(clone, "flows.cli", flow, PREFECT_API_URL=url) for flow in ("refresh", "release")
+    }
+    return {COLD: run(clone, "flows.cli", "refresh"), **running}
+
+
+def settle(clone: Path, url: str) -> None:
+    """Each flow has found nothing new once, the whole way, and then says so at once."""
+    for flow in ("release", "refresh") * 2:
+        started = time.monotonic()
+        done = peers.finished([sys.executable, "-m", "flows.cli", flow, "--json"], environment(clone, PREFECT_API_URL=url), clone)
+        said = json.loads(done.stdout)["reasons"]
+        print(f"tandem {flow}: {time.monotonic() - started:.0f} s, {said[0]}", flush=True)
+    assert said[0].startswith("nothing new"), said
 
 
 def check_nothing_to_do(clone: Path) -> None:
@@ -179,34 +193,6 @@ def unchanged(peer: Peer) -> Callable[[], float]:
         return float(found["whole"])
 
     return run
-
-
-@contextmanager
-def prefect_server(clone: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    home = {"PREFECT_HOME": str(clone / ".tandem/prefect-running"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    with (clone / ".tandem/server.log").open("w") as log:
-        server = subprocess.Popen(command, env=tiny.outside_environment(**home), stdout=log, stderr=log)
-        try:
-            wait_until_there(f"http://127.0.0.1:{port}/api/health")
-            yield f"http://127.0.0.1:{port}/api"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def wait_until_there(url: str) -> None:
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(url, timeout=2)
-        except OSError:
-            time.sleep(1)
-        else:
-            return
-    sys.exit("the Prefect server did not start")
 
 
 # --- The table

@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import peers
-from no_change import environment, write_model
+from no_change import write_model
 from peers import Peer
 from peers_corpus import edit_page, page_path, write_pages
+from prefect_runs import environment
 
 sys.path.insert(0, str(peers.ROOT / "tests"))
 

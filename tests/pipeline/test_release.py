@@ -62,6 +62,10 @@ def test_a_second_release_does_nothing_and_dvc_repro_after_it_executes_nothing(
     done = tiny.dvc(clone, "repro")
     assert "Data and pipelines are up to date." in done.stdout, done.stdout + done.stderr
     assert (clone / "dvc.lock").read_bytes() == lock
+    assert run(["release", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again == outcome | {"reasons": ["nothing new: release 1 is live and up to date"]}
+    assert len(flow_runs("release")) == 2, "what ends at once leaves no run in MLflow"
 
 
 def test_the_same_corpus_ingested_again_changes_nothing(world: World, copy: Copy) -> None:

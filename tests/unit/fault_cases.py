@@ -115,7 +115,7 @@ TWEAKS = {
     "store.between-renames": damage_the_sealed_base,
     "store.before-copy": lambda settings: write_adapter(settings.root, 99.0),
     "store.before-rename": lambda settings: write_adapter(settings.root, 99.0),
-    "refresh.before-copy": lose_dvcs_adapter,
+    "refreshing.before-copy": lose_dvcs_adapter,
     "pipeline.before-lock": lambda settings: write_adapter(settings.root, 99.0),  # another one than is live
 }
 

@@ -7,7 +7,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from workspace import write_workspace
 
-from flows.presenting import check_approval, labels
+from flows.checks import check_approval
+from flows.run_names import labels
 from flows.settings import Settings
 from tasks.errors import InputError
 

@@ -15,10 +15,10 @@ from workspace import settings_of, write_workspace
 from flows import corpus, guard, tracking
 from flows.corpus import restore_raw
 from flows.guard import born
+from flows.mending import clear_scratch, mend
 from flows.session import (
-    clear_scratch,
+    end_left_over,
     end_noted,
-    mend,
     note_running,
     note_server,
     running_file,
@@ -60,7 +60,7 @@ def sleeper() -> Iterator["subprocess.Popen[bytes]"]:
 
 def test_a_stage_that_outlived_its_flow_is_stopped(settings: Settings, sleeper: "subprocess.Popen[bytes]") -> None:
     note_running(settings, sleeper.pid)
-    mend(settings)
+    end_left_over(settings)
     sleeper.wait(timeout=30)  # else it would sleep for minutes. Who reaped it first knows how it ended
     assert not running_file(settings).exists()
 
@@ -88,10 +88,10 @@ def test_the_prefect_server_of_a_flow_that_died_is_ended_by_the_next_one(setting
         note_server(settings)
         noted = json.loads(server_file(settings).read_text())
         assert noted["pid"] == server.pid
-        mend(settings)
+        end_left_over(settings)
         assert server.poll() is None  # the next flow of the same process goes on with it
         server_file(settings).write_text(json.dumps(noted | {"owner": 2**22 + 1}))
-        mend(settings)
+        end_left_over(settings)
         server.wait(timeout=30)  # else it would sleep for minutes. Who reaped it first knows how it ended
         assert not server_file(settings).exists()
         assert of_another_clone.poll() is None

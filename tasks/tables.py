@@ -56,7 +56,7 @@ def connect(store: str) -> Any:
 
 
 def import_lancedb() -> Any:
-    """LanceDB, in three fifths of the time: half of its import is making the REST client's functions, which we never call."""
+    """LanceDB, in three fifths of the time: most of the rest is making the functions of the REST client, never called here."""
     if REST_CLIENT not in sys.modules:
         defer(REST_CLIENT)
     import lancedb

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("cocoindex", "flows", "others", "all"), default="all")
     parser.add_argument("--folder", type=Path, help="kept, and used again where it is filled; else a temporary one")
     options = parser.parse_args()
-    peers.check_there()
+    peers.check_there(peers.names())
     if options.folder:
         compare(options.folder.absolute(), options.pages, options.rounds, options.part)
         return

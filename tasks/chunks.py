@@ -9,7 +9,7 @@ from tasks.blocks import WHOLE, sections
 from tasks.boundaries import join, runs
 from tasks.kept import Kept, read_kept, rule, write_kept
 from tasks.params import ChunksParams
-from tasks.records import Record, jsonl_line, read_jsonl, value_digest, write_json, write_text
+from tasks.records import Record, jsonl_line, read_jsonl, value_digest, write_bytes, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
 SAY_EVERY = 500  # documents
@@ -23,30 +23,34 @@ def chunks(documents: Path, out: Path, kept: Path, params: ChunksParams) -> None
     searched. Pages that are as they were are taken from `kept`, a cache.
     """
     pages = read_jsonl(documents / "documents.jsonl")
-    cut = cut_pages(pages, read_kept(kept), params)
-    counted = counts([words for page in cut.values() for words in page.note], len(pages))
+    cutting = rule(params.model_dump(), CODE, ["markdown-it-py"])
+    cut = cut_pages(pages, read_kept(kept, cutting), params)
+    counted = counts([words for page in cut.values() for words in page.note["words"]], len(pages))
     say(f"{len(pages)} documents, {counted['passages']} passages")
     fresh_folder(out)
-    write_text(out / "passages.jsonl", "".join(line for page in cut.values() for line in page.lines))
+    write_bytes(out / "passages.jsonl", *(page.lines for page in cut.values()))
     write_json(out / "counts.json", counted)
-    write_kept(kept, cut)
+    write_kept(kept, cutting, cut)
 
 
 def cut_pages(pages: Sequence[Record], known: Mapping[str, Kept], params: ChunksParams) -> dict[str, Kept]:
-    """Key of a page -> its passages, in the order of the pages."""
-    cutting = rule(params.model_dump(), CODE, ["markdown-it-py"])
+    """Id of a page -> its passages, in the order of the pages."""
     cut: dict[str, Kept] = {}
     for number, page in enumerate(pages, start=1):
-        key = value_digest([cutting, page["id"], page["digest"]])
-        cut[key] = known.get(key) or cut_page(passages(page, params.max_words, params.join_below_words, params.table_cell))
-        if number % SAY_EVERY == 0 and key not in known:
-            say(f"{number} of {len(pages)} documents cut")
+        before = known.get(page["id"])
+        if before is None or before.note["page"] != page["digest"]:
+            before = cut_page(page, params)
+            if number % SAY_EVERY == 0:
+                say(f"{number} of {len(pages)} documents cut")
+        cut[page["id"]] = before
     return cut
 
 
-def cut_page(rows: Sequence[Record]) -> Kept:
-    """Its passages, and the number of words in each."""
-    return Kept([jsonl_line(row) for row in rows], [len(row["text"].split()) for row in rows])
+def cut_page(page: Record, params: ChunksParams) -> Kept:
+    """Its passages; of what text they are, and the number of words in each."""
+    rows = passages(page, params.max_words, params.join_below_words, params.table_cell)
+    note = {"page": page["digest"], "words": [len(row["text"].split()) for row in rows]}
+    return Kept("".join(map(jsonl_line, rows)).encode(), note)
 
 
 def passages(document: Record, max_words: int, join_below_words: int, table_cell: str = "") -> list[Record]:

@@ -4,7 +4,9 @@ rejected.
 
 import hashlib
 import os
+import posixpath
 import stat
+import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +16,13 @@ from tasks.errors import InputError, IntegrityError
 from tasks.kept import Kept, read_kept, rule, write_kept
 from tasks.params import DocumentsParams
 from tasks.parsers import FORMATS, parse
-from tasks.records import Record, jsonl_line, text_digest, value_digest, write_json, write_jsonl, write_text
+from tasks.records import Record, jsonl_line, text_digest, write_bytes, write_json, write_jsonl
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.texts import Unreadable
 
 MEGABYTE = 1_000_000
 SAY_EVERY = 500  # files
+SETTLED = 2_000_000_000  # nanoseconds; a file written since may be written again within one tick of its clock, as git has it
 CODE = ("documents", "parsers", "params_files", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
 LIBRARIES = ("beautifulsoup4", "mammoth", "markdown-it-py", "markdownify", "pypdf", "PyYAML")
 
@@ -29,14 +32,15 @@ def documents(raw: Path, out: Path, kept: Path, params: DocumentsParams) -> None
     counts.json.
 
     The id is the path below `raw` without its extension, in NFC; the digest is the sha256 of title, newline, text.
-    A file whose bytes are as they were is taken from `kept`, a cache. Raises InputError for a missing folder, two files
-    with one id, and where no file was accepted.
+    A file that is as it was, by inode, size and times or by its bytes, is taken from `kept`, a cache. Raises InputError for a
+    missing folder, two files with one id, and where no file was accepted.
     """
     if not raw.is_dir():
         raise InputError(f"{raw} is missing or no folder; put documents there with: tandem ingest --documents PATH")
     paths = list_files(raw)
     refuse_shared_ids(paths)
-    found, worth_keeping = read_all(raw, paths, read_kept(kept), params)
+    reading = rule(params.model_dump(), CODE, LIBRARIES)
+    found, worth_keeping = read_all(raw, paths, read_kept(kept, reading), params)
     accepted = [page for page in found if not page.note["reason"]]
     rejected = [{"path": page.note["path"], "reason": page.note["reason"]} for page in found if page.note["reason"]]
     reconcile(paths, found)
@@ -45,10 +49,10 @@ def documents(raw: Path, out: Path, kept: Path, params: DocumentsParams) -> None
     say(f"{len(paths)} files: {len(accepted)} accepted, {len(rejected)} rejected")
     fresh_folder(out)
     in_order = sorted(accepted, key=lambda page: str(page.note["id"]))
-    write_text(out / "documents.jsonl", "".join(line for page in in_order for line in page.lines))
+    write_bytes(out / "documents.jsonl", *(page.lines for page in in_order))
     write_jsonl(out / "rejected.jsonl", rejected)
     write_json(out / "counts.json", counts(accepted, rejected))
-    write_kept(kept, worth_keeping)
+    write_kept(kept, reading, worth_keeping)
 
 
 def list_files(raw: Path) -> list[str]:
@@ -61,28 +65,28 @@ def list_files(raw: Path) -> list[str]:
     for folder, folders, files in os.walk(raw, onerror=unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]  # listed, not entered
-        names = [name for name in files + links if not name.startswith(".")]
-        found += [(Path(folder) / name).relative_to(raw).as_posix() for name in names]
+        below = "" if folder == str(raw) else f"{Path(folder).relative_to(raw).as_posix()}/"
+        found += [f"{below}{name}" for name in files + links if not name.startswith(".")]
     return sorted(found)
 
 
 def identity(path: str) -> str:
-    return unicodedata.normalize("NFC", str(PurePosixPath(path).with_suffix("")))
+    return unicodedata.normalize("NFC", posixpath.splitext(path)[0])
 
 
 def suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
+    return posixpath.splitext(path)[1].lower()
 
 
 def refuse_shared_ids(paths: Iterable[str]) -> None:
     """Which of two would win is not ours to choose; on a disk that folds case, ids must differ by more than case as
     well.
     """
-    seen: dict[str, str] = {}
+    taken: dict[str, str] = {}
     for path in paths:
         if suffix(path) not in FORMATS:
             continue
-        other = seen.setdefault(unicodedata.normalize("NFC", identity(path).casefold()), path)
+        other = taken.setdefault(unicodedata.normalize("NFC", identity(path).casefold()), path)
         if other != path:
             raise InputError(f"{other!r} and {path!r} have one id, {identity(path)!r}; rename or remove one of them")
 
@@ -90,21 +94,47 @@ def refuse_shared_ids(paths: Iterable[str]) -> None:
 def read_all(
     raw: Path, paths: Sequence[str], known: Mapping[str, Kept], params: DocumentsParams
 ) -> tuple[list[Kept], dict[str, Kept]]:
-    """What was made of each file, accepted or rejected; and that again by its key, but for what the disk refused."""
-    reading, max_bytes = rule(params.model_dump(), CODE, LIBRARIES), int(params.max_megabytes * MEGABYTE)
+    """What was made of each file, accepted or rejected; and that again by its path, but for what the disk refused."""
+    max_bytes = int(params.max_megabytes * MEGABYTE)
     found, worth_keeping = [], {}
     for number, path in enumerate(paths, start=1):
         try:
-            data = read_bytes(raw, path, max_bytes)
+            before = known.get(path)
+            page = as_before(raw, path, before) or read_again(raw, path, before, max_bytes, params.max_pdf_pages)
+            worth_keeping[path] = page
         except Unreadable as error:
-            found.append(reject(path, error))
-        else:
-            key = value_digest([reading, path, hashlib.sha256(data).hexdigest()])
-            found.append(known.get(key) or read_file(path, data, max_bytes, params.max_pdf_pages))
-            worth_keeping[key] = found[-1]
+            page = reject(path, error)
+        found.append(page)
         if number % SAY_EVERY == 0:
             say(f"{number} of {len(paths)} files read")
     return found, worth_keeping
+
+
+def as_before(raw: Path, path: str, before: Kept | None) -> Kept | None:
+    """What was kept, where the file need not be opened to know that it is the same one."""
+    return before if before is not None and before.note["seen"] == seen(raw, path) is not None else None
+
+
+def seen(raw: Path, path: str) -> list[int] | None:
+    """What tells that a file was written since: DVC and git go by the same. None for a link, whose file another one may be, for
+    what is no plain file, and for one that was written just now: another writing might leave it the same times."""
+    try:
+        status = os.lstat(os.path.join(raw, path))
+    except OSError:
+        return None
+    settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED
+    signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return signature if settled and stat.S_ISREG(status.st_mode) else None
+
+
+def read_again(raw: Path, path: str, before: Kept | None, max_bytes: int, max_pages: int) -> Kept:
+    """Parsed, where its bytes are others than those that were kept. Raises Unreadable for what cannot be read."""
+    signature = seen(raw, path)  # first: what is written while it is read shows next time
+    data = read_bytes(raw, path, max_bytes)
+    digest = hashlib.sha256(data).hexdigest()
+    same = before is not None and before.note["bytes"] == digest
+    page = before if before is not None and same else read_file(path, data, max_bytes, max_pages)
+    return page._replace(note=page.note | {"bytes": digest, "seen": signature})
 
 
 def read_file(path: str, data: bytes, max_bytes: int, max_pages: int) -> Kept:
@@ -114,11 +144,11 @@ def read_file(path: str, data: bytes, max_bytes: int, max_pages: int) -> Kept:
         return reject(path, error)
     made = document(path, page.title, page.text)
     note = {"path": path, "reason": "", "id": made["id"], "cleaned": page.cleaned, "text": text_digest(page.text)}
-    return Kept([jsonl_line(made)], note)
+    return Kept(jsonl_line(made).encode(), note)
 
 
 def reject(path: str, error: Unreadable) -> Kept:
-    return Kept([], {"path": printable(path), "reason": str(error)})
+    return Kept(b"", {"path": printable(path), "reason": str(error)})
 
 
 def document(path: str, title: str, text: str) -> Record:

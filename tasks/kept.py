@@ -1,20 +1,22 @@
 """What the last run of a stage made of each page, so that an unchanged page is not worked on again.
 
 A cache of one file, which every run writes whole: a page that was removed is in it no longer than in the output. It may be
-deleted, and a damaged one is as good as none.
+deleted, and a damaged one is as good as none: a digest of all that follows stands in its first line.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from tasks.records import file_digest, text_digest, value_digest, write_text
+import orjson
+
+from tasks.records import file_digest, value_digest, write_bytes
 
 
 class Kept(NamedTuple):
-    lines: list[str]  # what was made of a page, as lines of JSON
+    lines: bytes | memoryview  # what was made of a page, as lines of JSON
     note: Any  # what the stage wants to know of them without reading them
 
 
@@ -24,33 +26,34 @@ def rule(params: object, modules: Iterable[str], libraries: Iterable[str]) -> st
     return value_digest([params, sources, [version(library) for library in libraries]])
 
 
-def read_kept(path: Path) -> dict[str, Kept]:
-    """Key of a page -> what was made of it."""
+def read_kept(path: Path, made_by: str) -> dict[str, Kept]:
+    """Key of a page -> what was made of it, by the same rule."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return dict(pages_in(file))
-    except (OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            digest, listing, lines = file.readline(), file.readline(), file.read()
+        if digest_of(listing, lines) != digest:
+            return {}
+        said = orjson.loads(listing)
+        return dict(cut(memoryview(lines), said["pages"])) if said["rule"] == made_by else {}
+    except (OSError, ValueError):
         return {}
 
 
-def pages_in(file: TextIO) -> Iterator[tuple[str, Kept]]:
-    """A header, then as many lines as it says. Raises ValueError where a byte of header or lines is another."""
-    for header in file:
-        page = json.loads(header)
-        lines = [file.readline() for _ in range(page["lines"])]
-        if digest(page["key"], page["note"], lines) != page["digest"]:
-            raise ValueError(f"what was kept of {page['key']} is damaged")
-        yield page["key"], Kept(lines, page["note"])
+def cut(lines: memoryview, pages: Iterable[tuple[str, Any, int]]) -> Iterable[tuple[str, Kept]]:
+    start = 0
+    for key, note, length in pages:
+        yield key, Kept(lines[start : start + length], note)
+        start += length
 
 
-def write_kept(path: Path, pages: Mapping[str, Kept]) -> None:
-    write_text(path, "".join(part for key, page in pages.items() for part in (header(key, page), *page.lines)))
+def write_kept(path: Path, made_by: str, pages: Mapping[str, Kept]) -> None:
+    said = {"rule": made_by, "pages": [(key, page.note, len(page.lines)) for key, page in pages.items()]}
+    listing, lines = orjson.dumps(said) + b"\n", b"".join(page.lines for page in pages.values())
+    write_bytes(path, digest_of(listing, lines), listing, lines)
 
 
-def header(key: str, page: Kept) -> str:
-    said = {"key": key, "lines": len(page.lines), "note": page.note, "digest": digest(key, page.note, page.lines)}
-    return json.dumps(said) + "\n"
-
-
-def digest(key: str, note: Any, lines: Iterable[str]) -> str:
-    return text_digest("".join([key, json.dumps(note), *lines]))
+def digest_of(listing: bytes, lines: bytes) -> bytes:
+    """As a line."""
+    found = hashlib.sha256(listing)
+    found.update(lines)
+    return f"{found.hexdigest()}\n".encode()

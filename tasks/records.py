@@ -44,13 +44,17 @@ def folder_digest(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
     """Write aside, fsync, rename: a reader sees the old file or the new one, also after a power loss. What could not be
     written leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

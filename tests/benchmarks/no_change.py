@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="kept, and used again where it is filled; else a temporary one")
     options = parser.parse_args()
     if options.part != "flows":
-        peers.check_there()
+        peers.check_there(peers.names())
     if options.folder:
         compare(options.folder.absolute(), options.files, options.rounds, options.part)
         return

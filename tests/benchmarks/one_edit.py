@@ -1,4 +1,4 @@
-"""A small change among 10,000 passages: `python tests/benchmarks/one_edit.py [--pages N] [--rounds N]`.
+"""A small change among 10,000 passages: `python tests/benchmarks/one_edit.py [--rounds N] [--peers tandem,cocoindex]`.
 
 1,000 pages of ten sections; one paragraph is edited (timed: seven rounds, in turns, in fresh processes), then once each: the edit
 is taken back, a folder of 100 pages is renamed, a page is copied, all files are touched. For Tandem,
@@ -7,10 +7,11 @@ texts that were embedded (counted at the model), rows, seconds from the start of
 seconds of the processor, and of the update alone (without imports and, where it is loaded ahead, the model). At the end each
 table is compared with one built from scratch.
 
-Tandem is the stages documents, chunks and index in one process (it reads and parses all files, cuts them, embeds, writes rows and
-full text, measures recall against the exact scan, tags); with --chain also `dvc repro index`, what a person types: the same in
-a process each, with DVC's hashing of inputs and outputs. The first builds take random vectors. Needs the environments of
-`python tests/benchmarks/peers.py --setup`; 40 minutes.
+Tandem is the stages documents, chunks and index in one process (it looks at all files, reads, cuts and embeds what is new, writes
+rows and full text, measures recall against the exact scan, tags); with --chain also `dvc repro index`, what a person types: the
+same in a process each, with DVC's hashing of inputs and outputs. The first builds take random vectors. Needs the environments of
+`python tests/benchmarks/peers.py --setup`, those of --peers at least; 10 to 40 minutes. Every run is a line as it ends, and is in
+--results (JSON) at once; a peer that fails, or takes more than 20 minutes, is left out from then on.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +30,7 @@ from typing import Any
 import peers
 from no_change import write_model
 from peers import Peer
-from peers_corpus import edit_page, page_path, write_pages
+from peers_corpus import edit_page, files, write_pages
 from prefect_runs import environment
 
 sys.path.insert(0, str(peers.ROOT / "tests"))
@@ -40,53 +42,66 @@ CUT = {"max_words": 80, "join_below_words": 20}  # of ours: a passage a section
 ONE_PROCESS, CHAIN = "tandem, stages in one process", "tandem, dvc repro index"
 TIMED = "one passage edited"
 Way = Callable[[bool], dict[str, Any]]  # takes whether vectors may be random; returns "embedded", "rows", "whole", "update"
+Ways = dict[str, Way]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peers", default=",".join(["tandem", *peers.names()]), help="as many of these as there are to be")
     parser.add_argument("--chain", action="store_true", help="`dvc repro index` as well")
+    parser.add_argument("--results", type=Path, default=Path("one_edit.json"), help="all that was measured")
     options = parser.parse_args()
-    peers.check_there()
-    print(peers.machine())
-    for name in peers.names():
-        print(f"{name}: {peers.versions(name, *peers.PACKAGES[name])}", flush=True)
+    wanted = [name for name in options.peers.split(",") if name != "tandem"]
+    peers.check_there(wanted)
+    log = peers.Log(options.results, {"machine": peers.machine(), "pages": options.pages, "command": sys.argv[1:]})
+    for name in wanted:
+        log.note(name, peers.versions(name, *peers.PACKAGES[name]))
     with tempfile.TemporaryDirectory() as folder:
-        compare(Path(folder), options.pages, options.rounds, options.chain)
+        compare(Path(folder), wanted, options.pages, options.rounds, options.chain, log)
 
 
-def compare(folder: Path, pages: int, rounds: int, with_chain: bool) -> None:
+def compare(folder: Path, wanted: list[str], pages: int, rounds: int, with_chain: bool, log: peers.Log) -> None:
     write_pages(folder / "pages", pages, SECTIONS)
     write_model(folder / "model")
-    ways = {ONE_PROCESS: ours(folder)} | theirs(folder, "state") | ({CHAIN: chain(folder)} if with_chain else {})
-    record("first build, random vectors", ways, stand_in=True)
+    ways = {ONE_PROCESS: ours(folder)} | theirs(folder, "state", wanted) | ({CHAIN: chain(folder)} if with_chain else {})
+    record("first build, random vectors", ways, log, stand_in=True)
     edits = []
     for edit in range(1, rounds + 1):
         edit_page(folder / "pages", edit * 7 % pages, SECTIONS, {edit % SECTIONS: edit})
-        edits.append(record(TIMED, ways))
+        edits.append(record(TIMED, ways, log))
+    show({TIMED: edits})
     ways.pop(CHAIN, None)  # its counts are those of the stages
     others = {}
     for name, change in CHANGES.items():
         change(folder / "pages", pages, rounds)
-        others[name] = [record(name, ways)]
-    show({TIMED: edits} | others)
-    check_from_scratch(folder, ways, others[name][0])
+        others[name] = [record(name, ways, log)]
+    show(others)
+    check_from_scratch(folder, wanted, ways, others[name][0], log)
 
 
-def record(name: str, ways: dict[str, Way], stand_in: bool = False) -> dict[str, dict[str, Any]]:
-    """Every way brings its table up to date, in turn."""
+def record(name: str, ways: Ways, log: peers.Log, stand_in: bool = False) -> dict[str, dict[str, Any]]:
+    """Every way brings its table up to date, in turn; one that cannot is out of `ways`."""
     found = {}
-    for way, run in ways.items():
-        found[way] = run(stand_in)
-        print(f"{name}, load {os.getloadavg()[0]:.1f}: {way}: {told(found[way])}", flush=True)
+    for way, run in list(ways.items()):
+        try:
+            found[way] = run(stand_in)
+        except (SystemExit, subprocess.TimeoutExpired) as error:
+            if way == ONE_PROCESS:
+                raise
+            ways.pop(way)
+            log.note(way, f"left out since {name}: {error}")
+        else:
+            log.add(name, way, found[way])
+            print(f"{name}, load {os.getloadavg()[0]:.1f}: {way}: {told(found[way])}", flush=True)
     return found
 
 
 def told(found: dict[str, Any]) -> str:
     parts = "".join(f", {name} {seconds:.2f}" for name, seconds in found.get("parts", {}).items())
     seconds = f"{found['whole']:.2f} s, of it the update {found['update']:.2f}{parts}"
-    return f"{found['embedded']} embedded, {found['rows']} rows, {seconds}"
+    return f"{found['embedded']} embedded, {found['rows']} rows, {seconds}; {found['cpu']:.2f} s of the processor"
 
 
 # --- The changes
@@ -101,7 +116,7 @@ def rename(folder: Path, pages: int, rounds: int) -> None:
 
 
 def copy(folder: Path, pages: int, rounds: int) -> None:
-    shutil.copyfile(folder / page_path(pages - 1), folder / "copied.md")
+    shutil.copyfile(files(folder)[0], folder / "copied.md")
 
 
 def touch(folder: Path, pages: int, rounds: int) -> None:
@@ -130,7 +145,9 @@ def ours(folder: Path, state: str = "tandem") -> Way:
 
 
 def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
-    """In a process of its own: what `dvc repro index` runs in three."""
+    """In a process of its own: what `dvc repro index` runs in three. The libraries are imported ahead, as the peers' are."""
+    import onnxruntime  # noqa: F401  as the embedder would
+
     from tasks.chunks import chunks
     from tasks.documents import documents
     from tasks.embedding import Embedder
@@ -139,7 +156,9 @@ def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
     from tasks.params import ChunksParams, DocumentsParams, IndexParams, ModelsParams
     from tasks.params_files import load
     from tasks.records import write_json
+    from tasks.tables import import_lancedb
 
+    import_lancedb()
     params = peers.ROOT / "params"
     if not embedder.exists():
         from tasks.models import write_embedder
@@ -222,23 +241,22 @@ def follow(source: Path, target: Path) -> None:
             shutil.copy2(path, copied)
 
 
-def theirs(folder: Path, state: str) -> dict[str, Way]:
+def theirs(folder: Path, state: str, wanted: list[str]) -> Ways:
     (folder / state).mkdir()
-    named = [(name, way) for name in peers.names() for way in ("default", "tuned")]
+    named = [(name, way) for name in wanted for way in ("default", "tuned")]
     return {f"{name}, {way}": Peer(name, way, folder / "pages", folder / state, folder / "model").run for name, way in named}
 
 
 # --- The end
 
 
-def check_from_scratch(folder: Path, ways: dict[str, Way], found: dict[str, dict[str, Any]]) -> None:
+def check_from_scratch(folder: Path, wanted: list[str], ways: Ways, found: dict[str, dict[str, Any]], log: peers.Log) -> None:
     """The texts that each table holds in the end, against those of one built anew from the same pages."""
-    fresh = record("from scratch, random vectors", {ONE_PROCESS: ours(folder, "scratch")} | theirs(folder, "scratch-peers"), True)
-    for way in ways:
-        same = found[way]["texts"] == fresh[way]["texts"]
-        print(
-            f"{way}: {found[way]['rows']} rows, {'those' if same else 'NOT those'} of a build from scratch ({fresh[way]['rows']})"
-        )
+    scratch = {ONE_PROCESS: ours(folder, "scratch")} | theirs(folder, "scratch-peers", wanted)
+    fresh = record("from scratch, random vectors", {way: scratch[way] for way in ways}, log, True)
+    for way, anew in fresh.items():
+        same = "those" if found[way]["texts"] == anew["texts"] else "NOT those"
+        log.note(way, f"{found[way]['rows']} rows, {same} of a build from scratch ({anew['rows']})")
 
 
 def show(measured: dict[str, list[dict[str, dict[str, Any]]]]) -> None:
@@ -246,7 +264,7 @@ def show(measured: dict[str, list[dict[str, dict[str, Any]]]]) -> None:
         print(f"\n{name}{f', medians of {len(rounds)}' if len(rounds) > 1 else ', once'}\n")
         print("| | texts embedded | rows | seconds | times ours | of the processor | times ours | update alone | times ours |")
         print("|---|---|---|---|---|---|---|---|---|")
-        for way in rounds[0]:
+        for way in [each for each in rounds[0] if each in rounds[-1]]:
             print(f"| {way} | {told_once(rounds, way, 'embedded')} | {told_once(rounds, way, 'rows')} | {row(rounds, way)} |")
 
 

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 LOCKS = Path(__file__).parent / "peers"
 ENVIRONMENTS = ROOT / ".peers"
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}  # Tandem sets them: the same for all
+LONGEST = 1200  # seconds of one run
 QUIET = {
     "COCOINDEX_DISABLE_USAGE_TRACKING": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false", "RUST_LOG": "error",
@@ -67,7 +68,14 @@ def reported(command: Sequence[str], environment: Mapping[str, str], folder: Pat
 
 def finished(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        command,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        timeout=LONGEST,
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
@@ -90,8 +98,8 @@ def is_there(peer: str) -> bool:
     return done.exists() and done.read_text() == (LOCKS / peer / "requirements.lock").read_text()
 
 
-def check_there() -> None:
-    missing = [name for name in names() if not is_there(name)]
+def check_there(wanted: Sequence[str]) -> None:
+    missing = [name for name in wanted if not is_there(name)]
     if missing:
         sys.exit(f"no environment for {', '.join(missing)}; run: python tests/benchmarks/peers.py --setup")
 
@@ -139,6 +147,29 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> str:
     drawn = np.median(np.random.default_rng(0).choice(ratios, (10_000, len(ratios))), axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return f"{np.median(ratios):.1f} ({low:.1f} to {high:.1f})"
+
+
+class Log:
+    """What was said and measured, in a file that is whole after every run."""
+
+    def __init__(self, path: Path, head: dict[str, Any]) -> None:
+        self.path = path
+        self.found: dict[str, Any] = {"head": head, "runs": []}
+        print(head, flush=True)
+
+    def note(self, name: str, said: str) -> None:
+        print(f"{name}: {said}", flush=True)
+        self.found["head"].setdefault(name, []).append(said)
+        self.save()
+
+    def add(self, change: str, way: str, run: Mapping[str, Any]) -> None:
+        self.found["runs"].append({"change": change, "way": way, "load": round(os.getloadavg()[0], 1), **run})
+        self.save()
+
+    def save(self) -> None:
+        aside = self.path.with_suffix(".tmp")
+        aside.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        aside.replace(self.path)
 
 
 def machine() -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 import unicodedata
 import zipfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
 import tasks.documents
-from tasks.documents import documents
+from tasks.documents import documents, read_bytes, seen
 from tasks.errors import InputError
 from tasks.params import DocumentsParams
 from tasks.parsers import Page, parse
@@ -62,6 +63,52 @@ def test_only_files_with_other_bytes_are_parsed_and_the_documents_are_those_of_a
     assert "three" not in (raw.parent / "kept.jsonl").read_text()  # a page that is gone is not kept
     (raw.parent / "kept.jsonl").unlink()
     assert ingest(raw, {}) == found and len(parsed) == 2 + 5
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were really opened."""
+    names: list[str] = []
+
+    def noted(folder: Path, path: str, max_bytes: int) -> bytes:
+        names.append(path)
+        return read_bytes(folder, path, max_bytes)
+
+    monkeypatch.setattr(tasks.documents, "read_bytes", noted)
+    return names
+
+
+def test_a_file_with_the_same_inode_size_and_times_is_not_opened(
+    raw: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.documents, "SETTLED", -(10**18))  # as if they had been written long ago
+    (raw / "link.md").symlink_to("a.md")
+    ingest(raw, {"a.md": "one", "b.md": "two"})
+    before = (raw.parent / "out/documents.jsonl").read_bytes()
+    opened.clear()
+    (raw / "b.md").touch()
+    assert [name for name in ("a.md", "b.md", "link.md", "gone.md") if seen(raw, name)] == ["a.md", "b.md"]
+    ingest(raw, {})
+    assert opened == ["b.md", "link.md"]  # touched; and a link, which may lead to another file by now
+    assert (raw.parent / "out/documents.jsonl").read_bytes() == before
+
+
+def test_a_file_of_the_same_size_whose_time_was_put_back_is_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.documents, "SETTLED", -(10**18))
+    ingest(raw, {"a.md": "one"})
+    before = (raw / "a.md").stat()
+    time.sleep(0.05)  # more than a tick of the clock of files
+    (raw / "a.md").write_text("two")
+    os.utime(raw / "a.md", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ingest(raw, {})[0]["a"]["text"] == "two\n"
+
+
+def test_a_file_that_was_written_just_now_is_read_again(raw: Path, opened: list[str]) -> None:
+    ingest(raw, {"a.md": "one"})
+    os.utime(raw / "a.md", ns=(0, 0))  # when that was done, its other time tells
+    opened.clear()
+    ingest(raw, {})
+    assert opened == ["a.md", "fine.md"]
 
 
 def test_what_was_kept_and_is_damaged_is_not_taken(raw: Path) -> None:

@@ -46,7 +46,9 @@ def test_the_order_of_the_stages_is_one_in_which_each_follows_what_it_needs(clon
     order = stage_order(clone, "evaluate")
     assert len(order) == 10 and order[-1] == "evaluate"
     graph = yaml.safe_load((clone / "dvc.yaml").read_text())["stages"]
-    made_by = {out: stage for stage, entry in graph.items() for out in entry["outs"] if isinstance(out, str)}
+    made_by = {
+        str(out if isinstance(out, str) else next(iter(out))): stage for stage, entry in graph.items() for out in entry["outs"]
+    }
     for stage, entry in graph.items():
         for dep in entry["deps"]:
             makers = [maker for out, maker in made_by.items() if f"{dep}/".startswith(f"{out}/")]

@@ -12,7 +12,7 @@ from typing import Any
 from tasks.generation import Generated, Generator, environment
 from tasks.records import folder_digest, value_digest
 
-FORMAT = 1  # of the key; another one where the code of tasks.generation makes other answers of the same prompt
+FORMAT = 2  # of the key; another one where tasks.generation or tasks.decoding may make other answers of the same prompt
 
 
 def weights_digest(base: Path, adapter: Path | None) -> str:

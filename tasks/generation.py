@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tasks.decoding import Tokens, decoder_of
 from tasks.lineage import check_fits
 from tasks.params import Precision, PromptParams
 from tasks.prompts import Message, check_chat_template, rendered
@@ -69,39 +70,32 @@ class Generator:
             eos_token_id=stop_tokens(self.model, self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id,
         )
+        self.decoder = torch.inference_mode()(decoder_of(self.model))
 
     def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
-        """Rendered prompts to answers, a batch at a time, made of prompts of similar length: less padding."""
-        order = sorted(set(prompts), key=lambda prompt: (len(prompt), prompt))
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            yield dict(zip(batch, self._generate(batch), strict=True))
-            if (start // batch_size) % 8 == 7:
-                say(f"{label}: {start + len(batch)} of {len(order)} answers")
+        """Rendered prompts to answers, some at a time; `batch_size` of them are in the making at once."""
+        order, made = sorted(set(prompts)), 0
+        for some in self._generate(order, batch_size):
+            yield some
+            if made // 128 < (made + len(some)) // 128:
+                say(f"{label}: {made + len(some)} of {len(order)} answers")
+            made += len(some)
 
     def answer(self, messages: list[Message]) -> Generated:
-        return self._generate([self.render(messages)])[0]
+        prompt = self.render(messages)
+        return next(self._generate([prompt], 1))[prompt]
 
     def render(self, messages: list[Message]) -> str:
         return rendered(self.tokenizer, messages)
 
-    def _generate(self, prompts: list[str]) -> list[Generated]:
-        import torch
+    def _generate(self, prompts: list[str], batch_size: int) -> Iterator[dict[str, Generated]]:
+        read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        for some in self.decoder(self.model, read, batch_size):
+            yield {prompts[number]: self._generated(read[number], written) for number, written in some.items()}
 
-        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
-        inputs.pop("token_type_ids", None)
-        with torch.inference_mode():
-            output = self.model.generate(**inputs)  # (batch, prompt + new tokens)
-        new = output[:, inputs["input_ids"].shape[1] :]
-        pad = self.tokenizer.pad_token_id
-        return [
-            Generated(
-                self.tokenizer.decode(row, skip_special_tokens=True).strip(),
-                int(mask.sum()),
-                int((row != pad).sum()),
-            )
-            for row, mask in zip(new, inputs["attention_mask"], strict=True)
-        ]
+    def _generated(self, read: Tokens, written: Tokens) -> Generated:
+        text = self.tokenizer.decode(written, skip_special_tokens=True).strip()
+        return Generated(text, len(read), sum(token != self.tokenizer.pad_token_id for token in written))
 
 
 def merged(model: Any, adapter: Path | None) -> Any:

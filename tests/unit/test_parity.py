@@ -96,18 +96,18 @@ def unlabelled(batch: Any) -> list[list[int]]:
 
 @contextmanager
 def overheard(generator: Generator) -> Iterator[list[list[int]]]:
-    """The token ids of every prompt that reaches the model meanwhile, without padding."""
+    """The token ids of every prompt that is decoded meanwhile. What `greedy` makes of them is compared with `generate` in
+    tests/unit/test_decoding.py."""
     heard: list[list[int]] = []
+    decoder = generator.decoder
 
-    def listen(module: Any, args: Any, given: dict[str, Any]) -> None:
-        ids = given["input_ids"]
-        if ids.shape[1] > 1:  # one token: the answer, as it grows
-            masks = given.get("attention_mask", ids >= 0)  # none where nothing is padded
-            heard.extend(row[mask == 1].tolist() for row, mask in zip(ids, masks, strict=True))
+    def listen(model: Any, prompts: Any, rows: int) -> Any:
+        heard.extend(prompts)
+        return decoder(model, prompts, rows)
 
-    hook = generator.model.register_forward_pre_hook(listen, with_kwargs=True)
+    generator.decoder = listen
     yield heard
-    hook.remove()
+    generator.decoder = decoder
 
 
 def measured(world: World, adapter: Path, prompt: PromptParams, arm: Arm, folder: Path) -> list[list[int]]:

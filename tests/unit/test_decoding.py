@@ -1,0 +1,171 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+import tasks.decoding
+from tasks.decoding import Tokens, decoder_of, generate, greedy
+from tasks.errors import InputError
+from tasks.generation import Generator
+
+MOST = 7  # tokens of an answer
+BASES = pytest.mark.parametrize("base", ["tiny", "infra/base_model/model"])  # attention alone; with short convolutions
+
+
+@pytest.fixture
+def model(base: str, tiny_base: Path) -> Any:
+    return loaded(tiny_base if base == "tiny" else tiny.ROOT / base)
+
+
+def loaded(base: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return configured(model)
+
+
+def configured(model: Any) -> Any:
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig(max_new_tokens=MOST, do_sample=False, eos_token_id=[1], pad_token_id=0)
+    return model.eval()
+
+
+def stopping(model: Any, prompts: list[Tokens]) -> None:
+    """As if words that stand in some of these answers ended them: one at once, one in the middle."""
+    free = all_of(generate, model, prompts, 64)
+    middle = next(row[3] for row in free[1:] if row.index(row[3]) == 3)
+    model.generation_config.eos_token_id = [1, free[0][0], middle]
+
+
+def all_of(decoder: Any, model: Any, prompts: list[Tokens], rows: int) -> list[Tokens]:
+    import torch
+
+    found: dict[int, Tokens] = {}
+    with torch.inference_mode():
+        for some in decoder(model, prompts, rows):
+            assert not found.keys() & some.keys()
+            found |= some
+    return [found[number] for number in range(len(prompts))]
+
+
+def random_prompts(beginning: int, lengths: list[int]) -> list[Tokens]:
+    import torch
+
+    chance = torch.Generator().manual_seed(3)
+    numbers = lambda count: torch.randint(10, 800, (count,), generator=chance).tolist()  # noqa: E731
+    head = numbers(beginning)
+    return [head + numbers(length) for length in lengths]
+
+
+LENGTHS = [5, 30, 5, 12, 2, 5, 17, 30]
+
+
+@contextmanager
+def counted(model: Any) -> Iterator[dict[str, list[int]]]:
+    """Tokens that its layers read and rows whose next word it predicts, call by call."""
+    found: dict[str, list[int]] = {"read": [], "rows": []}
+
+    def layers(module: Any, args: Any, given: dict[str, Any]) -> None:
+        found["read"].append(given["input_ids"].numel())
+
+    def words(module: Any, args: Any, given: dict[str, Any]) -> None:
+        found["rows"].append(len(given["input_ids"]))
+
+    hooks = [
+        model.get_decoder().register_forward_pre_hook(layers, with_kwargs=True),
+        model.register_forward_pre_hook(words, with_kwargs=True),
+    ]
+    yield found
+    for hook in hooks:
+        hook.remove()
+
+
+@BASES
+@pytest.mark.parametrize("beginning", [0, 9])
+def test_the_answers_are_those_of_generate(model: Any, beginning: int) -> None:
+    prompts = random_prompts(beginning, LENGTHS)
+    stopping(model, prompts)
+    assert decoder_of(model) is greedy
+    expected = [all_of(generate, model, [prompt], 1)[0] for prompt in prompts]
+    assert {1, MOST} < set(map(len, expected))  # and one that ends between
+    for rows in (3, 64):
+        assert all_of(greedy, model, prompts, rows) == expected
+    assert [all_of(greedy, model, [prompt], 1)[0] for prompt in prompts] == expected
+
+
+@BASES
+def test_a_prompt_of_a_single_token_is_answered_alone_and_among_others(model: Any) -> None:
+    prompts = random_prompts(0, [1, 4, 1])
+    expected = [all_of(generate, model, [prompt], 1)[0] for prompt in prompts]
+    assert all_of(greedy, model, prompts, 2) == expected
+    assert all_of(greedy, model, prompts[:1], 2) == expected[:1]
+
+
+@BASES
+def test_no_token_is_read_twice_and_no_row_is_computed_after_its_end(model: Any) -> None:
+    prompts = random_prompts(9, LENGTHS)
+    stopping(model, prompts)
+    with counted(model) as work:
+        answers = all_of(greedy, model, prompts, 5)
+    written = sum(map(len, answers))
+    assert sum(work["rows"]) == written and max(work["rows"]) == 5
+    assert sum(work["read"]) == 9 + sum(LENGTHS) + written - len(prompts)
+    with counted(model) as work:
+        all_of(generate, model, prompts, 5)
+    assert sum(work["rows"]) > written  # or the count above would say nothing
+
+
+@BASES
+def test_long_prompts_of_one_length_are_read_a_few_at_a_time(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = random_prompts(3, [20] * 5)
+    expected = all_of(greedy, model, prompts, 64)
+    monkeypatch.setattr(tasks.decoding, "READ_AT_ONCE", 45)
+    with counted(model) as work:
+        assert all_of(greedy, model, prompts, 64) == expected
+    assert work["read"][:4] == [3, 38, 38, 19]  # the last token of each is for the first word of its answer
+
+
+@BASES
+def test_no_prompts_have_no_answers(model: Any) -> None:
+    assert all_of(greedy, model, [], 4) == all_of(generate, model, [], 4) == []
+
+
+@BASES
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_model_whose_arithmetic_breaks_down_has_no_answers(model: Any, weight: float) -> None:
+    import torch
+
+    with torch.no_grad():
+        model.get_output_embeddings().weight[7].fill_(weight)
+    for prompts in (random_prompts(3, [4, 5]), random_prompts(3, [4])):
+        with pytest.raises(InputError, match="overflow or are none"):
+            all_of(greedy, model, prompts, 4)
+
+
+def test_models_whose_cache_is_not_understood_are_left_to_generate() -> None:
+    from transformers import FalconH1Config, FalconH1ForCausalLM, MistralConfig, MistralForCausalLM
+
+    small: dict[str, Any] = {
+        "vocab_size": 800, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "initializer_range": 0.2,
+    }  # fmt: skip
+    window = configured(MistralForCausalLM(MistralConfig(**small, sliding_window=6)))
+    state = FalconH1Config(**small, mamba_n_heads=2, mamba_d_ssm=32, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1)
+    assert decoder_of(window) is decoder_of(FalconH1ForCausalLM(state)) is generate
+    assert decoder_of(configured(MistralForCausalLM(MistralConfig(**small, sliding_window=None)))) is greedy
+    prompts = random_prompts(2, LENGTHS)
+    stopping(window, prompts)
+    assert all_of(generate, window, prompts, 4) == [all_of(generate, window, [prompt], 1)[0] for prompt in prompts]
+
+
+def test_who_asks_is_not_in_inference_mode_between_two_answers(tiny_base: Path) -> None:
+    import torch
+
+    generator = Generator(tiny_base, None, {"do_sample": False, "max_new_tokens": 3, "dtype": "float32"})
+    modes = [torch.is_inference_mode_enabled() for _ in generator.batches(["one", "two", "three", "four", "five"], 2, "test")]
+    assert len(modes) > 1 and not any(modes)

@@ -89,7 +89,7 @@ class Generator:
         return rendered(self.tokenizer, messages)
 
     def _generate(self, prompts: list[str], batch_size: int) -> Iterator[dict[str, Generated]]:
-        read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []  # of none it raises
         for some in self.decoder(self.model, read, batch_size):
             yield {prompts[number]: self._generated(read[number], written) for number, written in some.items()}
 

@@ -84,4 +84,4 @@ def test_what_prefect_shows_decides_nothing() -> None:
         for path, node in nodes()
         if isinstance(node, ast.alias) and node.name in ("get_client", "run_deployment", "concurrency")
     }
-    assert asks == {"flows/crashed.py", "flows/handover.py", "flows/presenting.py", "flows/servers.py"}
+    assert asks == {"flows/crashed.py", "flows/handover.py", "flows/run_names.py", "flows/servers.py"}

@@ -190,7 +190,7 @@ def test_another_writer_in_the_middle_stops_upkeep_before_anything_is_freed(
 def test_a_table_that_does_not_find_its_own_passages_does_not_pass(place: Place) -> None:
     class Other:
         def __init__(self, table: Any) -> None:
-            self.table, self.name, self.schema = table, "other", table.schema
+            self.table, self.name, self.schema, self.index_stats = table, "other", table.schema, table.index_stats
 
         def search(self, query: Any = None, **more: Any) -> Any:
             return self.table.search(-np.asarray(query) if isinstance(query, list) else query, **more)

@@ -2,8 +2,9 @@
 
 One page of ten passages is edited, in corpora of 1,000 and 10,000 such pages, in turn, and `dvc repro index` is run: documents,
 chunks, questions, retriever (off) and index, each in a process of its own, with the shipped params and the real embedder. (The
-first build takes vectors that stand for a model's, around random centres.) Prints passages embedded, commits, bytes and seconds;
-then the log-log slope between the smallest and the largest corpus of the whole command, and of each stage with the start of its
+first build takes vectors that stand for a model's, around random centres.) Prints passages embedded, commits, bytes, seconds and,
+in brackets, seconds of the processor, which other work on the machine disturbs less; then the log-log slope of both between the
+smallest and the largest corpus: of the whole command, of what of it is DVC's own, and of each stage with the start of its
 process.
 """
 
@@ -19,12 +20,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import peers
 import yaml
 
 from tasks.embedding import Embedder, VectorStore
 from tasks.records import Record, read_json, read_jsonl, write_jsonl
 
 ROOT = Path(__file__).parents[2]
+Spent = tuple[float, float]  # seconds by the clock, and of the processor
 STAGES = ("documents", "chunks", "questions", "retriever", "index")
 REPEATS, PASSAGES_PER_CENTRE = 5, 100
 WORDS = [
@@ -91,18 +94,20 @@ def invent_vectors(folder: Path) -> None:
     store.close()
 
 
-def measure(folder: Path, pages: int, edit: int) -> dict[str, float]:
-    """Seconds of `dvc repro index` after one edit, and of each stage's process after another one."""
+def measure(folder: Path, pages: int, edit: int) -> dict[str, Spent]:
+    """`dvc repro index` after one edit, and each stage's process after another one."""
     change(folder, 2 * edit)
     held = size(folder / ".tandem/index")
     seconds = {"dvc repro index": timed(folder, "dvc", "repro", "index")}
     work = read_json(folder / "data/metrics/index.json")
     written = (size(folder / ".tandem/index") - held) / 1000
     change(folder, 2 * edit + 1)
-    seconds |= {stage: timed(folder, "bash", "-c", command(folder, stage)) for stage in STAGES}
+    stages = {stage: timed(folder, "bash", "-c", command(folder, stage)) for stage in STAGES}
+    whole, parts = seconds["dvc repro index"], np.sum(list(stages.values()), axis=0)
+    seconds |= {"DVC itself": (whole[0] - parts[0], whole[1] - parts[1])} | stages
     print(
         f"{pages:6} pages {10 * pages:7} passages: {work['embedded']:3} embedded, {work['commits']} commits, {written:6.0f} KB; "
-        + ", ".join(f"{name} {spent:.2f} s" for name, spent in seconds.items()),
+        + ", ".join(f"{name} {clock:.2f} s ({processor:.2f})" for name, (clock, processor) in seconds.items()),
         flush=True,
     )
     return seconds
@@ -112,10 +117,10 @@ def change(folder: Path, edit: int) -> None:
     (folder / "data/raw/documents/folder-0/page-3.md").write_text(page(3, edit))
 
 
-def timed(folder: Path, *words: str) -> float:
-    started = time.monotonic()
+def timed(folder: Path, *words: str) -> Spent:
+    started, before = time.monotonic(), peers.of_children()
     run(folder, *words)
-    return time.monotonic() - started
+    return time.monotonic() - started, peers.of_children() - before
 
 
 def command(folder: Path, stage: str) -> str:
@@ -133,15 +138,16 @@ def main() -> None:
         clones = {pages: Path(folder) / str(pages) for pages in sizes}
         for pages, clone in clones.items():
             make_clone(clone, pages)
-        spent = {pages: [] for pages in sizes}  # type: dict[int, list[dict[str, float]]]
+        spent = {pages: [] for pages in sizes}  # type: dict[int, list[dict[str, Spent]]]
         for edit in range(1, REPEATS + 1):
             for pages, clone in clones.items():
                 spent[pages].append(measure(clone, pages, edit))
     first, last = sizes[0], sizes[-1]
     for name in spent[first][0] if first != last else ():
-        few, many = (statistics.median(each[name] for each in spent[pages]) for pages in (first, last))
-        slope = math.log(many / few) / math.log(last / first)
-        print(f"{name}: {few:.2f} s -> {many:.2f} s, log-log slope {slope:.2f}")
+        for place, kind in enumerate(("by the clock", "of the processor")):
+            few, many = (statistics.median(each[name][place] for each in spent[pages]) for pages in (first, last))
+            slope = math.log(many / few) / math.log(last / first)
+            print(f"{name}, {kind}: {few:.2f} s -> {many:.2f} s, log-log slope {slope:.2f}")
 
 
 if __name__ == "__main__":

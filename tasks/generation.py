@@ -75,7 +75,7 @@ class Generator:
     def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
         """Rendered prompts to answers, some at a time; `batch_size` of them are in the making at once."""
         order, made = sorted(set(prompts)), 0
-        for some in self._generate(order, batch_size):
+        for some in self._generate(order, batch_size) if order else ():  # a tokenizer reads one text at least
             yield some
             if made // 128 < (made + len(some)) // 128:
                 say(f"{label}: {made + len(some)} of {len(order)} answers")
@@ -89,7 +89,7 @@ class Generator:
         return rendered(self.tokenizer, messages)
 
     def _generate(self, prompts: list[str], batch_size: int) -> Iterator[dict[str, Generated]]:
-        read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []  # of none it raises
+        read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
         for some in self.decoder(self.model, read, batch_size):
             yield {prompts[number]: self._generated(read[number], written) for number, written in some.items()}
 

@@ -59,6 +59,15 @@ def test_the_precision_that_auto_means_here_is_what_a_release_pins() -> None:
     assert resolved(PROMPT.model_copy(update={"precision": "bfloat16"})).precision == "bfloat16"
 
 
+def test_a_real_generator_that_is_asked_what_is_known_makes_nothing(tmp_path: Path, tiny_base: Path) -> None:
+    store, generator = AnswerStore(tmp_path / "answers.sqlite"), Generator(tiny_base, None, GREEDY)
+    prompts = [generator.render([{"role": "user", "content": word}]) for word in ("Flour?", "Sugar?", "Flour?")]
+    first = answer_all(generator, store, "w", prompts, 2, "test")
+    generator.model = None
+    assert answer_all(generator, store, "w", prompts, 2, "test") == first
+    assert first[0] == first[2] and len(first) == 3
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_generator_computes_in_the_precision_of_its_decoding(tiny_base: Path, dtype: str) -> None:
     generator = Generator(tiny_base, None, GREEDY | {"dtype": dtype})

@@ -177,8 +177,3 @@ def test_who_asks_is_not_in_inference_mode_between_two_answers(tiny_base: Path) 
     generator = Generator(tiny_base, None, {"do_sample": False, "max_new_tokens": 3, "dtype": "float32"})
     modes = [torch.is_inference_mode_enabled() for _ in generator.batches(["one", "two", "three", "four", "five"], 2, "test")]
     assert len(modes) > 1 and not any(modes)
-
-
-def test_where_all_answers_are_known_nothing_is_generated(tiny_base: Path) -> None:
-    generator = Generator(tiny_base, None, {"do_sample": False, "max_new_tokens": 3, "dtype": "float32"})
-    assert not any(generator.batches([], 2, "test"))

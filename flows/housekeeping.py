@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 from flows import ledger, listing, promotion
@@ -24,6 +25,8 @@ from tasks.errors import IntegrityError, TandemError
 from tasks.failpoints import failpoint
 from tasks.manifest import Release, load_release
 from tasks.records import Record, folder_digest, iterate_jsonl, read_json
+
+A_DAY = 24 * 3600  # seconds
 
 
 @dataclass
@@ -188,6 +191,14 @@ def free_scratch(settings: Settings, kept: list[Found]) -> None:
     for path in below(settings.home / "scratch"):
         if not path.name.startswith(tuple(live)):
             remove(path)
+    for path in half_written(settings.home):
+        path.unlink(missing_ok=True)
+
+
+def half_written(home: Path) -> list[Path]:
+    """What killed processes had not renamed yet (tasks/records.py). A server writes without our lock, but not for a day."""
+    names = [path for pattern in (".*.tmp", "*/.*.tmp") for path in home.glob(pattern)]
+    return [path for path in names if time() - path.lstat().st_mtime > A_DAY]
 
 
 def below(folder: Path) -> list[Path]:

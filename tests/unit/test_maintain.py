@@ -1,5 +1,6 @@
 """Maintenance on real stores and a real ledger, without servers; the flow itself: tests/pipeline/test_maintain_chain.py."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -217,6 +218,17 @@ def test_scratch_folders_are_removed_but_for_the_live_releases_answers(settings:
         write_json(folder / "report.json", {})
     maintain(settings)
     assert [path.name for path in housekeeping.below(settings.home / "scratch")] == [kept.name]
+
+
+def test_what_a_killed_process_had_half_written_is_removed_a_day_later(settings: Settings) -> None:
+    old, new, whole = (settings.home / "kept" / name for name in (".a.json.12.tmp", ".b.json.13.tmp", "a.json"))
+    for path in (old, new, whole):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    os.utime(old, (0, 0))
+    os.utime(whole, (0, 0))
+    housekeeping.free_scratch(settings, [])
+    assert not old.exists() and new.exists() and whole.exists()
 
 
 def test_without_a_release_only_the_workspace_counts(settings: Settings) -> None:

@@ -5,6 +5,7 @@ goes. What an interrupted purge left is finished by the next `tandem maintain`.
 """
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,9 @@ from tasks.params import IndexParams, uses_adapter
 from tasks.params_files import load
 from tasks.records import Record, canonical_json, value_digest
 from tasks.rewriting import Form, amended_manifest, drop_orphans, ever_held, names_table, pages_of, rewrite
-from tasks.tables import only_writer
+from tasks.tables import is_local, only_writer
 from tasks.tombstones import Tombstones
+from tasks.upkeep import LOCAL_GRACE
 
 
 def finish(settings: Settings, run_id: str) -> Record:
@@ -42,6 +44,7 @@ def finish(settings: Settings, run_id: str) -> Record:
         return {"amended": [], "hits": []}
     pages = sorted({page for each in left for page in each.documents})
     wanted = pending.wanted(settings, left)
+    began = time.monotonic()
     rewrite_indexes(settings, pages)
     failpoint("purge.after-index")
     done = amend_all(settings, pages, wanted, run_id)
@@ -49,6 +52,7 @@ def finish(settings: Settings, run_id: str) -> Record:
     failpoint("purge.after-workspace")
     copies.blot_evidence(settings, wanted)
     failpoint("purge.after-evidence")
+    outlast_grace(settings, began)
     free(settings)
     copies.clear_dvc(settings, wanted, pages)
     failpoint("purge.after-dvc")
@@ -218,6 +222,13 @@ def golden_of(settings: Settings, release: Release, questions: Sequence[str]) ->
 
 
 # --- The originals
+
+
+def outlast_grace(settings: Settings, began: float) -> None:
+    """All versions that hold the pages are older than this run, and older than the grace they must be to go (tasks.upkeep).
+    On shared storage that is an hour, which nobody waits for here: what is left is told, and the next maintenance frees it."""
+    if is_local(settings.index_uri):
+        time.sleep(max(0.0, began + LOCAL_GRACE - time.monotonic()))
 
 
 def free(settings: Settings) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from test_takeout import bury
 from test_tombstones import answer, tombstones
 from workspace import candidate_of, settings_of, write_workspace
 
-from flows import copies, doctor, erasures, ledger, pending
+from flows import copies, doctor, erasures, ledger, pending, purge
 from flows.candidate import as_release
 from flows.erasures import LIFTS, check_nothing_erased, check_unlearnt, told_without
 from flows.evidence import open_evidence, replace_file, replacement
@@ -24,6 +26,7 @@ from flows.store import seal_file
 from tasks.canary import canary
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.records import canonical_json, write_json, write_text
+from tasks.upkeep import LOCAL_GRACE
 
 
 @pytest.fixture
@@ -120,6 +123,17 @@ def test_answers_lose_what_they_say_of_it(settings: Settings) -> None:
     lines = "".join(json.dumps(each) + "\n" for each in (answer("page-1", "page-1"), answer("page-2", "page-2"))).encode()
     told = [json.loads(line) for line in copies.blotted("answers", lines, canary([]), tombstones("page-1")).splitlines()]
     assert "29 days" not in str(told[0]) and told[0]["scores"] == {"fact": 1.0} and told[1] == answer("page-2", "page-2")
+
+
+def test_versions_written_just_before_an_erasure_are_old_enough_to_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    for began in (time.monotonic(), time.monotonic() - LOCAL_GRACE):
+        purge.outlast_grace(settings, began)
+    purge.outlast_grace(replace(settings, index_uri="s3://bucket/index"), time.monotonic())
+    assert LOCAL_GRACE - 1 < waited[0] <= LOCAL_GRACE and waited[1:] == [0.0]
 
 
 def test_doctor_names_an_erasure_that_is_not_finished(settings: Settings) -> None:

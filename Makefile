@@ -40,7 +40,7 @@ test-slow: setup
 test-faults: setup
 	$(BIN)/python -m pytest -m faults
 
-# kill -9 at random times of a release, KILLS times, for docs/promises.md; the seed is printed
+# kill -9 at random times of a clone's life, KILLS times, for docs/promises.md; the seed is printed
 KILLS ?= 300
 kill-run: setup
 	$(BIN)/python tests/kill_run.py $(KILLS)

@@ -155,6 +155,7 @@ def test_an_index_that_is_gone_is_written_again_for_every_release(
     assert printed(capsys, "refresh")["outcome"] == "unchanged"
 
 
+@pytest.mark.slow
 def test_a_registry_whose_database_is_gone_is_made_again_by_the_next_flow(world: World, copy: Copy) -> None:
     clone = copy(world.second)
     (clone / ".tandem/mlflow.db").unlink()
@@ -176,6 +177,7 @@ def test_a_refresh_judges_the_live_adapter_not_one_that_was_left_in_the_workspac
     assert folder_digest(clone / "data/adapter") == live
 
 
+@pytest.mark.slow
 def test_an_adapter_that_was_made_elsewhere_and_promoted_stays_live_over_a_refresh(
     world: World, copy: Copy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

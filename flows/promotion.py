@@ -36,6 +36,7 @@ from tasks.params_verdict import GateParams
 from tasks.records import canonical_json, read_json
 from tasks.reports import load_report
 from tasks.slices import fresh_pages, with_freshness
+from tasks.verdict import under_changed_gate
 
 ATTEMPTS = 10  # at putting the alias where the ledger says, while other promoters do the same
 
@@ -86,6 +87,9 @@ def judge(settings: Settings, candidate: Candidate, entries: list[Entry], champi
         report = with_freshness(report, fresh_pages(before, document_digests(candidate)))
     earlier = earlier_looks(settings, entries, report)
     verdict = decide(report, against, params, corpus_changed, earlier)
+    if champion is not None:
+        judged_by = sealed_json(settings, champion_evidence(entries, champion)["verdict"])["thresholds"]
+        verdict = under_changed_gate(verdict, judged_by)
     arm: Any = verdict.arm or (champion_arm(settings, champion) if champion else "rag")
     return Judgement(verdict, as_release(candidate, arm), entries, champion_evaluation)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
 from typing import Any, Literal
 
@@ -180,6 +180,29 @@ def open_sentence(resolved: Resolution, questions: int, margin: float, alpha: fl
             f"Cannot decide: {questions} questions resolve the margin of {margin:.2f}, but this is near its edge; add questions."
         )
     return f"Cannot decide: {questions} questions are too few, about {needed:.0f} would be needed for the margin of {margin:.2f}."
+
+
+def under_changed_gate(verdict: Verdict, before: Mapping[str, Any]) -> Verdict:
+    """The verdict, which says so where its thresholds are not those (`before`) by which the live release was judged: among the
+    reasons where the candidate passes, as it may pass for that alone."""
+    now, then = flat(verdict.thresholds), flat(before)
+    names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    if not names:
+        return verdict
+    told = "; ".join(f"{name} was {then.get(name, 'not there')} and is {now.get(name, 'not there')}" for name in names)
+    said = f"The gate is not the one by which the live release was judged (params/gate.yaml): {told}."
+    if verdict.accepted:
+        return replace(verdict, reasons=(*verdict.reasons, said))
+    return replace(verdict, notes=(*verdict.notes, said))
+
+
+def flat(thresholds: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"floors": {"fact": 0.5}}` -> `{"floors.fact": 0.5}`, without what belongs to a judgement and not to the gate."""
+    found: dict[str, Any] = {}
+    for name, value in thresholds.items():
+        if name not in ("rule", "questions"):
+            found |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def changes_notes(changes: Changes, left_out: Collection[str]) -> list[str]:

@@ -20,7 +20,7 @@ from tasks.params_files import load
 from tasks.params_verdict import GateParams
 from tasks.records import write_json, write_jsonl
 from tasks.reports import Answer, Report, load_report
-from tasks.verdict import Verdict
+from tasks.verdict import Verdict, under_changed_gate
 
 PAGES, PER_PAGE, SILENT = 60, 4, 20
 PARAMS = load(GateParams, Path(__file__).parents[2] / "params").model_copy(update={"resamples": 400})
@@ -258,6 +258,18 @@ def test_a_champion_answers_only_for_the_arm_that_it_serves() -> None:
 def test_a_champion_without_a_served_arm_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="served"):
         decide(report(1), report(2), PARAMS, corpus_changed=True)
+
+
+def test_a_candidate_that_passes_by_another_gate_than_the_live_release_says_so() -> None:
+    before = {**PARAMS.model_dump(), "rule": "first release", "questions": "others"}
+    found = decide(report(1), champion(2), PARAMS, corpus_changed=True)
+    assert found.accepted and under_changed_gate(found, before) == found
+    before |= {"margin": 0.05, "floors": {**before["floors"], "fact": 0.7}}
+    said = f"(params/gate.yaml): floors.fact was 0.7 and is {PARAMS.floors.fact}; margin was 0.05 and is {PARAMS.margin}."
+    assert under_changed_gate(found, before).reasons[-1].endswith(said)
+    refused = decide(report(1), champion(2), PARAMS, corpus_changed=False)
+    told = under_changed_gate(refused, before)
+    assert not refused.accepted and told.reasons == refused.reasons and told.notes[-1].endswith(said)
 
 
 @pytest.mark.parametrize("recall", [None, float("nan"), 0.98, -1.0])

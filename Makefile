@@ -58,7 +58,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/benchmarks/mypy.ini tests/benchmarks/*.py
+	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out %/conftest.py,$(wildcard $(patsubst %,tests/%/*.py,benchmarks browser pipeline stack)))
 
 format: setup
 	$(BIN)/ruff format .

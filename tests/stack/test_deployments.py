@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import tiny
 import yaml
@@ -69,7 +70,7 @@ def test_a_promotion_waits_for_a_person(servers: Servers) -> None:
     assert {each["key"] for each in found} == {"arms", "verdict", "mlflow-run"}
 
 
-def answered(servers: Servers, **answer: object) -> dict[str, object]:
+def answered(servers: Servers, **answer: object) -> dict[str, Any]:
     run = servers.start("refresh")
     servers.until(run, "PAUSED", *ENDED)
     servers.api(f"/flow_runs/{run}/resume", {"run_input": answer})

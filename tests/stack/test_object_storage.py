@@ -58,7 +58,7 @@ class Place:
         self.store, self.vectors, self.model = f"s3://{BUCKET}/{name}", folder / "vectors.sqlite", HashEmbedder()
 
     def manifest(self, passages: list[Record]) -> dict[str, Any]:
-        return describe(passages, self.model.identity(), table_settings(PARAMS))
+        return describe(passages, dict(self.model.identity()), table_settings(PARAMS))
 
     def build(self, passages: list[Record]) -> dict[str, Any]:
         manifest = self.manifest(passages)
@@ -160,9 +160,9 @@ def test_storage_that_cannot_be_used_is_refused_before_anything_is_embedded(
 ) -> None:
     os.environ.update(environment)
     write_jsonl(tmp_path / "chunks/passages.jsonl", corpus(0, 2))
-    no_embedder = tmp_path / "none"
+    none, out, metrics = tmp_path / "none", tmp_path / "out", tmp_path / "m.json"
     with pytest.raises(InputError, match=said) as found:
-        index(tmp_path / "chunks", no_embedder, tmp_path / "out", tmp_path / "m.json", store, tmp_path / "v.sqlite", PARAMS)
+        index(tmp_path / "chunks", none, none, out, metrics, store, tmp_path / "v.sqlite", PARAMS)
     assert store in str(found.value)
     assert not (tmp_path / "v.sqlite").exists() and not (tmp_path / "out").exists()
 

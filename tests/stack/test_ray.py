@@ -10,6 +10,7 @@ import tiny
 
 from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, Vectors, VectorStore
+from tasks.encoders import PINNED
 from tasks.errors import TandemError
 from tasks.index import index
 from tasks.params import IndexParams
@@ -47,8 +48,10 @@ def corpus(day: int = 1) -> list[Record]:
 def build(folder: Path, embedder: Path, engine: str, passages: list[Record]) -> tuple[Record, Record, Any]:
     """(manifest, metrics, rows by id)"""
     write_jsonl(folder / "chunks/passages.jsonl", passages)
+    write_json(folder / "retriever" / PINNED, {"sides": "none"})
     out, metrics, store = folder / "out", folder / "metrics.json", str(folder / "lance")
-    index(folder / "chunks", embedder, out, metrics, store, folder / "v.sqlite", PARAMS.model_copy(update={"engine": engine}))
+    params = PARAMS.model_copy(update={"engine": engine})
+    index(folder / "chunks", embedder, folder / "retriever", out, metrics, store, folder / "v.sqlite", params)
     manifest = read_json(out / "manifest.json")
     rows = open_version(store, manifest).search().limit(1000).to_arrow().sort_by("id")
     return manifest, read_json(metrics), rows

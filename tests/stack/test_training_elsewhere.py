@@ -55,7 +55,11 @@ def worker(clone: Path, environment: dict[str, str]) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # Prefect's worker at times only says that it will; nothing here rests on how it ends
+            process.kill()
+            process.wait()
 
 
 def logs(caller: Servers, run: str) -> str:

@@ -191,14 +191,15 @@ def free_scratch(settings: Settings, kept: list[Found]) -> None:
     for path in below(settings.home / "scratch"):
         if not path.name.startswith(tuple(live)):
             remove(path)
-    for path in half_written(settings.home):
-        path.unlink(missing_ok=True)
+    drop_half_written(settings.home)
 
 
-def half_written(home: Path) -> list[Path]:
+def drop_half_written(home: Path) -> None:
     """What killed processes had not renamed yet (tasks/records.py). A server writes without our lock, but not for a day."""
-    names = [path for pattern in (".*.tmp", "*/.*.tmp") for path in home.glob(pattern)]
-    return [path for path in names if time() - path.lstat().st_mtime > A_DAY]
+    for path in (*home.glob(".*.tmp"), *home.glob("*/.*.tmp")):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            if time() - path.lstat().st_mtime > A_DAY:
+                path.unlink()
 
 
 def below(folder: Path) -> list[Path]:

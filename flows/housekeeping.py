@@ -24,7 +24,7 @@ from tasks.encoders import ENCODER
 from tasks.errors import IntegrityError, TandemError
 from tasks.failpoints import failpoint
 from tasks.manifest import Release, load_release
-from tasks.records import Record, folder_digest, iterate_jsonl, read_json
+from tasks.records import HALF_WRITTEN, Record, folder_digest, iterate_jsonl, read_json
 
 A_DAY = 24 * 3600  # seconds
 
@@ -195,8 +195,8 @@ def free_scratch(settings: Settings, kept: list[Found]) -> None:
 
 
 def drop_half_written(home: Path) -> None:
-    """What killed processes had not renamed yet (tasks/records.py). A server writes without our lock, but not for a day."""
-    for path in (*home.glob(".*.tmp"), *home.glob("*/.*.tmp")):
+    """What killed processes had not renamed yet. A server writes without our lock, but not for a day."""
+    for path in (*home.glob(HALF_WRITTEN), *home.glob(f"*/{HALF_WRITTEN}")):
         with suppress(FileNotFoundError):  # renamed meanwhile
             if time() - path.lstat().st_mtime > A_DAY:
                 path.unlink()

@@ -18,7 +18,7 @@ from flows.settings import Settings, shown
 from tasks.errors import InputError
 from tasks.page_rows import right
 from tasks.params import ARMS
-from tasks.records import Record, read_json
+from tasks.records import Record, flat, read_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -243,14 +243,6 @@ def given(record: Record) -> list[str]:
 
 def text(value: str | list[str]) -> str:
     return value if isinstance(value, str) else ", ".join(value)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"floors": {"fact": 0.5}} -> {"floors.fact": 0.5}; lists stay as they are."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return result
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

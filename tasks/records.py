@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,20 @@ import orjson
 from tasks.errors import InputError
 
 Record = dict[str, Any]
+HALF_WRITTEN = ".*.tmp"  # what `write_bytes` had not renamed yet when its process was killed
 
 
 def canonical_json(value: object) -> str:
     """One text per value: sorted keys, no spaces, no NaN. Digests are taken over this form."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Record:
+    """{"floors": {"fact": 0.5}} -> {"floors.fact": 0.5}; lists stay as they are."""
+    result: Record = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
 
 
 def text_digest(text: str) -> str:

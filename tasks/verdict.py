@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tasks.looks import Look
 from tasks.params_verdict import Floors
+from tasks.records import flat
 from tasks.statistics import Resolution
 
 Rule = Literal["first release", "not worse", "better"]
@@ -185,7 +186,10 @@ def open_sentence(resolved: Resolution, questions: int, margin: float, alpha: fl
 def under_changed_gate(verdict: Verdict, before: Mapping[str, Any]) -> Verdict:
     """The verdict, which says so where its thresholds are not those (`before`) by which the live release was judged: among the
     reasons where the candidate passes, as it may pass for that alone."""
-    now, then = flat(verdict.thresholds), flat(before)
+    now, then = (
+        flat({name: value for name, value in each.items() if name not in ("rule", "questions")})  # those are of the judgement
+        for each in (verdict.thresholds, before)
+    )
     names = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
     if not names:
         return verdict
@@ -194,15 +198,6 @@ def under_changed_gate(verdict: Verdict, before: Mapping[str, Any]) -> Verdict:
     if verdict.accepted:
         return replace(verdict, reasons=(*verdict.reasons, said))
     return replace(verdict, notes=(*verdict.notes, said))
-
-
-def flat(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"floors": {"fact": 0.5}}` -> `{"floors.fact": 0.5}`, without what belongs to a judgement and not to the gate."""
-    found: dict[str, Any] = {}
-    for name, value in thresholds.items():
-        if name not in ("rule", "questions"):
-            found |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, Mapping) else {name: value}
-    return found
 
 
 def changes_notes(changes: Changes, left_out: Collection[str]) -> list[str]:

@@ -71,7 +71,7 @@ def worker(clone: Path, url: str) -> Iterator[None]:
         try:
             yield
         finally:
-            started.terminate()
+            started.kill()  # asked to end, it at times only says that it will
             started.wait()
 
 

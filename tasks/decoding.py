@@ -15,6 +15,7 @@ from tasks.errors import InputError
 
 Tokens = list[int]
 Decoded = Iterator[dict[int, Tokens]]  # number of a prompt -> what was written, its end included; some at a time
+Decoder = Callable[[Any, Sequence[Tokens], int], Decoded]  # model, prompts, most rows at once
 READ_AT_ONCE = 1024  # tokens of a group: with fewer each costs more, with more what is computed leaves the processor's cache
 
 
@@ -29,7 +30,7 @@ class Rows:
     cache: Any
 
 
-def decoder_of(model: Any) -> Callable[[Any, Sequence[Tokens], int], Decoded]:
+def decoder_of(model: Any) -> Decoder:
     """`greedy` where the cache is keys and values of all tokens, in LFM2 also the inputs of its short convolutions; else
     `generate`. A sliding window forgets, and some models with a recurrent state (Bamba) read on from a cache wrongly."""
     from transformers import cache_utils

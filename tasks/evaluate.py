@@ -1,7 +1,9 @@
 """Stage `evaluate`: the same test questions asked of the four arms, greedily, with everything that the gate needs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tasks.slices import pages_with_facts, slices
 from tasks.spending import Timed, spending, timed
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
+from tasks.vllm_engine import VllmGenerator, check_parity
 
 SLICED = ("primary", "fact")  # the metrics of a slice
 METRICS = ("primary", "fact", "citation", "style", "exact_match", "token_f1", "rouge_l", "abstained")
@@ -90,7 +93,8 @@ def yardstick(questions: list[Record], params: EvaluateParams, prompt: PromptPar
     """What was asked, and all that turns answers into scores. Reports with different yardsticks are never compared."""
     fields = ("question", "document", "answer", "fact")
     digest = value_digest({record["id"]: [record[field] for field in fields] for record in questions})
-    rules = [digest, params.style, prompt.abstention_patterns, gate.primary.model_dump()]
+    engine = [params.engine] if params.engine != "transformers" else []
+    rules = [digest, params.style, prompt.abstention_patterns, gate.primary.model_dump(), *engine]
     return {"questions": digest, "yardstick": value_digest(rules)}
 
 
@@ -120,15 +124,14 @@ def measure_arms(
     questions = [record | {"holding": holding.get(record["id"])} for record in questions]
     answers: list[Record] = []
     golden: dict[str, Record] = {}
-    generator, loaded = None, None
+    make = VllmGenerator if params.engine == "vllm" else Generator
     with metered() as energy:
-        for arm in sorted(arms, key=uses_adapter):  # each set of weights is loaded once
-            if generator is None or uses_adapter(arm) != loaded:
-                loaded = uses_adapter(arm)
-                generator = Generator(subject.base, subject.adapter if loaded else None, subject.decoding)
-            found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
-            answers += found
-            golden[arm] = golden_record(environment(), alone)
+        for adapted, alike in groupby(sorted(arms, key=uses_adapter), key=uses_adapter):  # each set of weights is loaded once
+            with closing(make(subject.base, subject.adapter if adapted else None, subject.decoding)) as generator:
+                for arm in alike:
+                    found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
+                    answers += found
+                    golden[arm] = golden_record(environment(), alone)
     watt = energy().get(POWER)
     return [record | ({POWER: watt} if record["latency_seconds"] else {}) for record in answers], golden
 
@@ -147,6 +150,8 @@ def measure_arm(
     generated = answer_all(generator, subject.answered, weights, prompts, params.batch_size, arm)
     sample = range(0, len(questions), -(-len(questions) // params.latency_sample))
     alone = {position: ask_alone(subject, arm, generator, questions[position], built[position][0]) for position in sample}
+    if isinstance(generator, VllmGenerator):
+        check_parity(arm, [(found.text, generated[position].text) for position, (found, _) in alone.items()])
     golden = [{"question": questions[position]["question"], "answer": found.text} for position, (found, _) in alone.items()]
     records = [
         answer_record(record, arm, passages, ranked[record["id"]], made)

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.decoding import Tokens, decoder_of
+from tasks.decoding import Decoder, Tokens, decoder_of
 from tasks.lineage import check_fits
 from tasks.params import Precision, PromptParams
 from tasks.prompts import Message, check_chat_template, rendered
@@ -70,12 +70,13 @@ class Generator:
             eos_token_id=stop_tokens(self.model, self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        self.decoder = torch.inference_mode()(decoder_of(self.model))
+        self.alone = torch.inference_mode()(decoder_of(self.model))
+        self.decoder = self.alone  # of many
 
     def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
         """Rendered prompts to answers, some at a time; `batch_size` of them are in the making at once."""
         order, made = sorted(set(prompts)), 0
-        for some in self._generate(order, batch_size) if order else ():  # a tokenizer reads one text at least
+        for some in self._generate(order, batch_size, self.decoder) if order else ():  # a tokenizer reads one text at least
             yield some
             if made // 128 < (made + len(some)) // 128:
                 say(f"{label}: {made + len(some)} of {len(order)} answers")
@@ -83,14 +84,17 @@ class Generator:
 
     def answer(self, messages: list[Message]) -> Generated:
         prompt = self.render(messages)
-        return next(self._generate([prompt], 1))[prompt]
+        return next(self._generate([prompt], 1, self.alone))[prompt]
 
     def render(self, messages: list[Message]) -> str:
         return rendered(self.tokenizer, messages)
 
-    def _generate(self, prompts: list[str], batch_size: int) -> Iterator[dict[str, Generated]]:
+    def close(self) -> None:
+        """Ends what it started."""
+
+    def _generate(self, prompts: list[str], batch_size: int, decoder: Decoder) -> Iterator[dict[str, Generated]]:
         read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        for some in self.decoder(self.model, read, batch_size):
+        for some in decoder(self.model, read, batch_size):
             yield {prompts[number]: self._generated(read[number], written) for number, written in some.items()}
 
     def _generated(self, read: Tokens, written: Tokens) -> Generated:

@@ -41,6 +41,7 @@ class Prices(Group):
 
 class EvaluateParams(Params):
     file = "evaluate.yaml"
+    engine: Literal["transformers", "vllm"]
     batch_size: Positive
     latency_sample: Positive
     style: dict[str, Pattern]

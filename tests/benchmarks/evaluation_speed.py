@@ -5,7 +5,8 @@ CLONE: a clone after `make demo`. Its files are read only. Three parts, each pri
 1. The answers of the four arms from nothing, against the naive way: one `generate` pass per arm with transformers' own defaults,
    eight questions at a time in their order, the adapter not merged; and against `generate` tuned by hand: two sets of weights,
    the adapter merged, the shortest prompts first, 64 at a time, in inference mode, freed memory kept. Fresh processes take
-   turns; processor time of loading and answering, without imports. Whether the answers are equal is counted.
+   turns; processor time of loading and answering, without imports (but vLLM's own, where TANDEM_VLLM names an environment: it
+   loads them in a process of its own), and seconds by the clock. Whether the answers are equal is counted.
 2. After a retrain (the adapter scaled by 0.98), and 3. after the first number on one page in a hundred has changed: tokens that
    the evaluation reads and writes anew, per arm, those of the answers that are timed included.
 """
@@ -28,7 +29,7 @@ import numpy as np
 
 from tasks.answers import AnswerStore
 from tasks.chunks import chunks
-from tasks.decoding import generate
+from tasks.decoding import Decoder, generate
 from tasks.documents import documents
 from tasks.evaluate import Subject, measure_arms
 from tasks.generation import Generated, Generator, decoding, stop_tokens
@@ -40,8 +41,10 @@ from tasks.prompts import fitting, unpinned
 from tasks.records import Record, read_json, read_jsonl
 from tasks.search import open_index
 from tasks.stage import keep_freed_memory
+from tasks.vllm_engine import INTERPRETER, VllmGenerator
 
 WAYS = {"naive": 8, "tuned": 64, "tandem": 0, "tandem, 16 at once": 16}  # questions at once; 0: as params/evaluate.yaml says
+WAYS |= {"vllm": 0} if INTERPRETER in os.environ else {}
 Tokens = dict[str, Counter[str]]
 
 
@@ -68,6 +71,7 @@ def machine() -> str:
 def from_nothing(clone: Path, scratch: Path, repeats: int) -> None:
     (scratch / "prompts.json").write_text(json.dumps(prompts_of(clone)))
     found: dict[str, list[float]] = {way: [] for way in WAYS}
+    clock: dict[str, float] = {}
     answers: dict[str, Any] = {}
     for repeat in range(repeats):
         for way in WAYS:
@@ -75,8 +79,9 @@ def from_nothing(clone: Path, scratch: Path, repeats: int) -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
             told = json.loads(done.stdout.splitlines()[-1])
             found[way].append(told["cpu"])
+            clock[way] = told["clock"]
             answers[way] = told["answers"]
-        line = ", ".join(f"{way} {found[way][-1]:.1f}" for way in WAYS)
+        line = ", ".join(f"{way} {found[way][-1]:.1f} (clock {clock[way]:.1f})" for way in WAYS)
         print(f"run {repeat + 1}, load {os.getloadavg()[0]:.1f}: processor seconds {line}", flush=True)
     total = sum(len(given) for given in answers["naive"].values())
     for way in list(WAYS)[1:]:
@@ -115,9 +120,14 @@ def one(way: str, clone: Path, scratch: Path) -> None:
     import transformers  # noqa: F401
 
     batch = WAYS[way] or load(EvaluateParams, clone / "params").batch_size
-    started = time.process_time()
-    answers = {"naive": naive, "tuned": tuned}.get(way, ours)(clone / "data", prompts, settings, batch)
-    print(json.dumps({"cpu": time.process_time() - started, "answers": answers}))
+    began, started = time.monotonic(), spent()
+    answers = {"naive": naive, "tuned": tuned, "vllm": by_vllm}.get(way, ours)(clone / "data", prompts, settings, batch)
+    print(json.dumps({"cpu": spent() - started, "clock": time.monotonic() - began, "answers": answers}))
+
+
+def spent() -> float:
+    """Processor seconds, those of ended children included."""
+    return sum(os.times()[:4])
 
 
 def naive(data: Path, prompts: dict[str, list[str]], settings: Mapping[str, Any], batch: int) -> dict[str, list[str]]:
@@ -151,16 +161,23 @@ def tuned(data: Path, prompts: dict[str, list[str]], settings: Mapping[str, Any]
     return ours(data, prompts, settings, batch)
 
 
-def ours(data: Path, prompts: dict[str, list[str]], settings: Mapping[str, Any], batch: int) -> dict[str, list[str]]:
+def by_vllm(data: Path, prompts: dict[str, list[str]], settings: Mapping[str, Any], batch: int) -> dict[str, list[str]]:
+    return ours(data, prompts, settings, batch, VllmGenerator)
+
+
+def ours(
+    data: Path, prompts: dict[str, list[str]], settings: Mapping[str, Any], batch: int, make: type[Generator] = Generator
+) -> dict[str, list[str]]:
     keep_freed_memory()
     answers: dict[str, list[str]] = {}
     for adapted in (False, True):
-        generator = Generator(data / "models/base", data / "adapter" if adapted else None, settings)
+        generator = make(data / "models/base", data / "adapter" if adapted else None, settings)
         for arm in (arm for arm in ARMS if uses_adapter(arm) == adapted):
             made: dict[str, Generated] = {}
             for done in generator.batches(prompts[arm], batch, arm):
                 made |= done
             answers[arm] = [made[prompt].text for prompt in prompts[arm]]
+        generator.close()
     return answers
 
 
@@ -213,8 +230,8 @@ class counted:
     def __enter__(self) -> Counter[str]:
         self.original, counts = Generator._generate, Counter[str]()
 
-        def listen(generator: Generator, prompts: list[str], batch_size: int) -> Iterator[dict[str, Generated]]:
-            for made in self.original(generator, prompts, batch_size):
+        def listen(generator: Generator, prompts: list[str], batch_size: int, decoder: Decoder) -> Iterator[dict[str, Generated]]:
+            for made in self.original(generator, prompts, batch_size, decoder):
                 counts["read"] += sum(each.prompt_tokens for each in made.values())
                 counts["written"] += sum(each.completion_tokens for each in made.values())
                 counts["timed"] += sum(each.completion_tokens for each in made.values()) if len(prompts) == 1 else 0

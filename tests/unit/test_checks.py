@@ -29,6 +29,7 @@ def test_the_shipped_params_agree(root: Path) -> None:
     [
         ("evaluate.yaml", {"style": {"voice": "^At (Larkfield"}}, "style.voice: '^At (Larkfield' is no regular expression"),
         ("evaluate.yaml", {"rules": {"mine": {"function": "checks.gone.polite"}}}, "there is no file checks/gone.py"),
+        ("evaluate.yaml", {"engine": "vllm"}, "engine: vllm needs an environment of its own; make one (docs/gpu.md)"),
         ("prompt.yaml", {"abstention_patterns": ["["]}, "abstention_patterns.0: '[' is no regular expression"),
         ("prompt.yaml", {"abstention_patterns": ["no idea"]}, "no pattern of `abstention_patterns` matches `abstention`"),
         ("prompt.yaml", {"shots": {"prompt": 3, "rag": 0, "rga": 0}}, "prompt.yaml: shots.rga"),

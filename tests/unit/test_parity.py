@@ -105,9 +105,9 @@ def overheard(generator: Generator) -> Iterator[list[list[int]]]:
         heard.extend(prompts)
         return decoder(model, prompts, rows)
 
-    generator.decoder = listen
+    generator.decoder = generator.alone = listen
     yield heard
-    generator.decoder = decoder
+    generator.decoder = generator.alone = decoder
 
 
 def measured(world: World, adapter: Path, prompt: PromptParams, arm: Arm, folder: Path) -> list[list[int]]:

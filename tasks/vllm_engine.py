@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
+import psutil
+
 from tasks.decoding import Decoded, Tokens
 from tasks.errors import InputError
 from tasks.generation import Generator
@@ -81,7 +83,7 @@ class VllmGenerator(Generator):
             "rows": most_rows,
             "stops": config.eos_token_id,
             "most": config.max_new_tokens,
-            "memory": free_share() if self.device == "cuda" else None,
+            "memory": free_share(self.device),
         }
         if self.weights is not None:
             return Worker(first | {"model": str(self.weights)})
@@ -142,9 +144,13 @@ class Worker:
         self.log.close()
 
 
-def free_share() -> float:
-    """Of the GPU's memory, what vLLM may take beside the model that is here already."""
-    import torch
+def free_share(device: str) -> float:
+    """Of a GPU's memory, what vLLM may take beside the model that is here already; of a machine's, which others want too, half
+    of what is free (vLLM's own default is nearly all of either)."""
+    if device == "cuda":
+        import torch
 
-    free, total = torch.cuda.mem_get_info()
-    return float(round(0.9 * free / total, 2))
+        free, total = torch.cuda.mem_get_info()
+        return float(round(0.9 * free / total, 2))
+    memory = psutil.virtual_memory()
+    return round(0.5 * memory.available / memory.total, 2)

@@ -33,7 +33,7 @@ def loaded(first: dict[str, Any]) -> tuple[Any, Any]:
         max_model_len=-1,  # as long as memory allows, and the model
         skip_tokenizer_init=True,
         enforce_eager=True,  # compiling takes longer than some thousand short answers
-        **({"gpu_memory_utilization": first["memory"]} if first["memory"] else {}),
+        gpu_memory_utilization=first["memory"],  # on a CPU too, despite its name
     )
     sampling = SamplingParams(temperature=0, max_tokens=first["most"], stop_token_ids=first["stops"], detokenize=False)
     return model, sampling

@@ -153,4 +153,4 @@ def free_share(device: str) -> float:
         free, total = torch.cuda.mem_get_info()
         return float(round(0.9 * free / total, 2))
     memory = psutil.virtual_memory()
-    return round(0.5 * memory.available / memory.total, 2)
+    return float(round(0.5 * memory.available / memory.total, 2))

@@ -27,7 +27,7 @@ from tasks.reports import FORMAT
 from tasks.scores import primary, retrieval_summary, score, scoring_rules
 from tasks.search import Index, open_index, widened
 from tasks.slices import pages_with_facts, slices
-from tasks.spending import Timed, spending, timed
+from tasks.spending import Timed, settled, spending, timed
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import intervals
 from tasks.vllm_engine import VllmGenerator, check_parity
@@ -127,7 +127,7 @@ def measure_arms(
     make = VllmGenerator if params.engine == "vllm" else Generator
     with metered() as energy:
         for adapted, alike in groupby(sorted(arms, key=uses_adapter), key=uses_adapter):  # each set of weights is loaded once
-            with closing(make(subject.base, subject.adapter if adapted else None, subject.decoding)) as generator:
+            with closing(make(subject.base, subject.adapter if adapted else None, subject.decoding)) as generator, settled():
                 for arm in alike:
                     found, alone = measure_arm(subject, arm, generator, questions, ranked, params)
                     answers += found

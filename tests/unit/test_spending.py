@@ -1,12 +1,15 @@
 """What a thousand answers cost: counted, measured or an estimate, and never a number for what nobody knows."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from tasks.page_costs import cost_rows
 from tasks.params_verdict import Prices
 from tasks.records import Record
-from tasks.spending import forget_peak, peak_mb, spending, timed
+from tasks.spending import forget_peak, peak_mb, settled, spending, timed
 
 FREE = Prices(currency="EUR", prompt_tokens=0, completion_tokens=0, machine_hour=0)
 
@@ -49,6 +52,20 @@ def test_memory_is_that_of_this_piece_of_work() -> None:
     assert found["peak_memory_mb"] > before + 200
     _, small = timed(lambda: 1)
     assert small["peak_memory_mb"] is not None and small["peak_memory_mb"] < found["peak_memory_mb"] - 200
+
+
+def test_what_was_here_before_the_answers_is_not_searched_for_garbage_between_them() -> None:
+    class Circle:
+        itself: "Circle"
+
+    with settled():
+        assert gc.get_freeze_count() > 10_000
+        left = Circle()
+        left.itself, gone = left, weakref.ref(left)
+        del left
+        timed(lambda: None)
+        assert gone() is None  # what an answer left behind is
+    assert gc.get_freeze_count() == 0
 
 
 def test_every_row_says_how_it_is_known_and_rows_that_no_arm_has_are_left_out() -> None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TANDEM_ROOT := $(CURDIR)
 
-.PHONY: demo test test-unit test-slow test-faults kill-run test-stack test-browser test-vllm vllm check format setup corpus up deploy serve clean lock
+.PHONY: demo test test-unit test-pipeline test-slow test-faults kill-run test-stack test-browser test-vllm vllm check format setup corpus up deploy serve clean lock
 
 setup: .venv/installed
 
@@ -28,8 +28,9 @@ demo: setup
 corpus: setup
 	test -e data/raw.dvc || $(BIN)/tandem ingest --documents data/demo/handbook --questions data/demo/questions.jsonl
 
+# Both at once: each keeps one core busy, and is shown when it is done (some ten minutes)
 test: setup
-	$(BIN)/python -m pytest -m "not stack and not browser and not gpu and not vllm and not slow and not faults"
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-unit test-pipeline
 
 # Trainings that are killed and gone on with, sweeps, a tuned embedder through its releases, promoters and servers under load: some twenty minutes
 test-slow: setup
@@ -46,7 +47,10 @@ kill-run: setup
 	$(BIN)/python tests/kill_run.py $(KILLS)
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit -m "not slow and not faults"
+	$(BIN)/python -m pytest tests/unit -m "not gpu and not slow and not faults"
+
+test-pipeline: setup
+	$(BIN)/python -m pytest tests/pipeline -m "not gpu and not slow and not faults"
 
 test-stack: setup .venv/installed-stack
 	$(BIN)/python -m pytest -m stack

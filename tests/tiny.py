@@ -199,6 +199,15 @@ def write_base(folder: Path) -> Path:
     return folder
 
 
+def answers(generator: Any, questions: list[str], rows: int) -> list[str]:
+    """Of a tasks.generation.Generator, `rows` of them in the making at once."""
+    prompts = [generator.render([{"role": "user", "content": question}]) for question in questions]
+    found: dict[str, Any] = {}
+    for some in generator.batches(prompts, rows, "test"):
+        found |= some
+    return [found[prompt].text for prompt in prompts]
+
+
 def write_embedder(folder: Path) -> Path:
     """A random BERT of 1 layer whose mean over its tokens' embeddings is close to a bag of words."""
     import torch

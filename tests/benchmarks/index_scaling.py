@@ -63,13 +63,17 @@ def make_clone(folder: Path, pages: int) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     raw = folder / "data/raw/documents"
-    for number in range(pages):
-        (raw / f"folder-{number // 100}").mkdir(parents=True, exist_ok=True)
-        (raw / f"folder-{number // 100}/page-{number}.md").write_text(page(number))
+    write_pages(raw, pages)
     write_jsonl(raw.parent / "questions.jsonl", [question(number) for number in range(20, 60)])
     run(folder, "dvc", "repro", "models", "chunks")
     invent_vectors(folder)
     run(folder, "dvc", "repro", "index")
+
+
+def write_pages(folder: Path, pages: int) -> None:
+    for number in range(pages):
+        (folder / f"folder-{number // 100}").mkdir(parents=True, exist_ok=True)
+        (folder / f"folder-{number // 100}/page-{number}.md").write_text(page(number))
 
 
 def run(folder: Path, *command: str) -> str:
@@ -142,6 +146,12 @@ def main() -> None:
         for edit in range(1, REPEATS + 1):
             for pages, clone in clones.items():
                 spent[pages].append(measure(clone, pages, edit))
+    show_slopes(spent)
+
+
+def show_slopes(spent: dict[int, list[dict[str, Spent]]]) -> None:
+    """Between the smallest and the largest corpus, by medians. spent: pages -> what each round took, by name."""
+    sizes = list(spent)
     first, last = sizes[0], sizes[-1]
     for name in spent[first][0] if first != last else ():
         for place, kind in enumerate(("by the clock", "of the processor")):

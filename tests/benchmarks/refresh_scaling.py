@@ -6,18 +6,12 @@ retrieval, the four arms on the test questions, verdict, promotion. The floors a
 of random words and nobody could answer: what is measured is the time. Prints each round, and the log-log slope of the medians.
 """
 
-import math
-import os
-import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import peers
-from index_scaling import ROOT, Spent, invent_vectors, page, question
+from index_scaling import ROOT, Spent, change, invent_vectors, question, run, show_slopes, timed, write_pages
 
 from tasks.records import write_jsonl
 
@@ -34,16 +28,6 @@ LOOSENED = {
 }
 
 
-def run(clone: Path, *command: str) -> Spent:
-    environment = os.environ | {"PYTHONPATH": str(clone), "TANDEM_ROOT": str(clone)}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    started, before = time.monotonic(), peers.of_children()
-    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}")
-    return time.monotonic() - started, peers.of_children() - before
-
-
 def make_project(folder: Path, pages: int) -> Path:
     clone, source = folder / f"clone-{pages}", folder / f"source-{pages}"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -54,10 +38,7 @@ def make_project(folder: Path, pages: int) -> Path:
             assert text.count(before) == 1, f"{name}: {before}"
             text = text.replace(before, after)
         path.write_text(text)
-    for number in range(pages):
-        path = source / f"folder-{number // 100}/page-{number}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(number))
+    write_pages(source, pages)
     write_jsonl(folder / "questions.jsonl", [question(number) for number in range(20, 220)])
     run(clone, "tandem", "ingest", "--documents", str(source), "--questions", str(folder / "questions.jsonl"))
     run(clone, "dvc", "repro", "models", "chunks")
@@ -66,27 +47,18 @@ def make_project(folder: Path, pages: int) -> Path:
     return clone
 
 
-def refresh(clone: Path, edit: int) -> Spent:
-    path = clone / "data/raw/documents/folder-0/page-3.md"
-    path.unlink()  # it may be a link into DVC's cache
-    path.write_text(page(3, edit))
-    return run(clone, "tandem", "refresh")
-
-
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     with tempfile.TemporaryDirectory() as folder:
         clones = {pages: make_project(Path(folder), pages) for pages in SIZES}
-        spent: dict[int, list[Spent]] = {pages: [] for pages in SIZES}
-        for _ in range(rounds):
+        spent: dict[int, list[dict[str, Spent]]] = {pages: [] for pages in SIZES}
+        for edit in range(1, rounds + 1):
             for pages, clone in clones.items():
-                spent[pages].append(refresh(clone, random.randrange(10**6)))
-                clock, processor = spent[pages][-1]
+                change(clone, edit)
+                clock, processor = timed(clone, "tandem", "refresh")
+                spent[pages].append({"tandem refresh": (clock, processor)})
                 print(f"{pages:6} pages: {clock:.1f} s ({processor:.1f} of the processor)", flush=True)
-    for place, kind in enumerate(("by the clock", "of the processor")):
-        few, many = (statistics.median(each[place] for each in spent[pages]) for pages in SIZES)
-        slope = math.log(many / few) / math.log(SIZES[1] / SIZES[0])
-        print(f"tandem refresh, {kind}: {few:.1f} s -> {many:.1f} s, log-log slope {slope:.2f}")
+    show_slopes(spent)
 
 
 if __name__ == "__main__":

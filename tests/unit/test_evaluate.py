@@ -122,6 +122,7 @@ def test_the_yardstick_is_that_of_the_questions_and_the_rules_and_of_nothing_els
         yardstick([ASKED[0] | {"fact": "at noon"}, *ASKED[1:]], PARAMS, PROMPT, GATE),
         yardstick([ASKED[0] | {"answer": "At Larkfield it is at noon."}, *ASKED[1:]], PARAMS, PROMPT, GATE),
         yardstick(ASKED, PARAMS.model_copy(update={"style": {}}), PROMPT, GATE),
+        yardstick(ASKED, PARAMS.model_copy(update={"engine": "vllm"}), PROMPT, GATE),
         yardstick(ASKED, PARAMS, PROMPT.model_copy(update={"abstention_patterns": ["no idea"]}), GATE),
         yardstick(ASKED, PARAMS, PROMPT, GATE.model_copy(update={"primary": weights})),
     ]  # fmt: skip

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 import os
@@ -366,6 +367,23 @@ def test_a_full_disk_loses_nothing_and_the_error_says_what_where_and_how(
     assert not [path for path in below(root) if ".aside-" in path and "damaged" not in path]
     assert seal_folder(root, model) == digest
     assert folder_digests(open_folder(root, digest)) == folder_digests(model)
+
+
+def test_a_place_that_was_taken_and_is_free_when_it_is_looked_at_is_taken(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another one has put its copy there, and a third, which had found a damaged one before, moved that away."""
+    rename, refused = Path.rename, list[Path]()
+
+    def taken_once(path: Path, target: Path) -> Path:
+        if not refused:
+            refused.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", taken_once)
+    digest = seal_folder(tmp_path / "store", model)
+    assert refused and folder_digests(open_folder(tmp_path / "store", digest)) == folder_digests(model)
 
 
 def test_many_threads_seal_the_same_damaged_folder_at_once_and_it_is_whole(tmp_path: Path, model: Path) -> None:

@@ -18,11 +18,12 @@ from tasks.evaluate import Subject, measure_arms
 from tasks.generation import Generator
 from tasks.params_files import load
 from tasks.params_verdict import EvaluateParams
+from tasks.prompts import Message
 from tasks.records import read_jsonl
 from tasks.vllm_engine import VllmGenerator, check_parity, vllm_version
 
 GREEDY: dict[str, Any] = {"do_sample": False, "max_new_tokens": 4, "dtype": "float32"}
-WORDS = [{"role": "user", "content": word} for word in ("Flour?", "Sugar?", "Salt?", "When does the van leave?", "Yeast?")]
+WORDS = ["Flour?", "Sugar?", "Salt?", "When does the van leave?", "Yeast?"]
 STAND_IN = """
 import json, os
 from pathlib import Path
@@ -62,12 +63,8 @@ def vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "vllm"
 
 
-def texts(generator: Generator, rows: int) -> list[str]:
-    prompts = [generator.render([message]) for message in WORDS]
-    found: dict[str, Any] = {}
-    for some in generator.batches(prompts, rows, "test"):
-        found |= some
-    return [found[prompt].text for prompt in prompts]
+def asked(word: str) -> Message:
+    return {"role": "user", "content": word}
 
 
 def test_many_go_through_vllm_and_one_alone_through_transformers(
@@ -75,10 +72,10 @@ def test_many_go_through_vllm_and_one_alone_through_transformers(
 ) -> None:
     monkeypatch.setattr(vllm_engine, "BATCHES", 1)
     own, generator = Generator(tiny_base, None, GREEDY), VllmGenerator(tiny_base, None, GREEDY)
-    read = [own.tokenizer(own.render([message]), add_special_tokens=False)["input_ids"] for message in WORDS]
+    read = [own.tokenizer(own.render([asked(word)]), add_special_tokens=False)["input_ids"] for word in WORDS]
     expected = [own.tokenizer.decode(row[:2], skip_special_tokens=True).strip() for row in read]
-    assert texts(generator, 2) == expected != texts(own, 2)
-    assert generator.answer(WORDS[:1]) == own.answer(WORDS[:1])
+    assert tiny.answers(generator, WORDS, 2) == expected != tiny.answers(own, WORDS, 2)
+    assert generator.answer([asked(WORDS[0])]) == own.answer([asked(WORDS[0])])
     (loaded,) = read_jsonl(vllm / "loaded.jsonl")
     assert (loaded["model"], loaded["dtype"], loaded["max_num_seqs"]) == (str(tiny_base), "float32", 2)
     assert own.decoding | {"engine": "vllm 9.9"} == generator.decoding
@@ -94,7 +91,7 @@ def test_an_adapter_is_merged_as_it_is_served(vllm: Path, tiny_base: Path, tmp_p
     generator = VllmGenerator(tiny_base, None, GREEDY)
     get_peft_model(generator.model, LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
     generator = VllmGenerator(tiny_base, tmp_path / "adapter", GREEDY)
-    texts(generator, 8)
+    tiny.answers(generator, WORDS, 8)
     generator.close()
     (loaded,) = read_jsonl(vllm / "loaded.jsonl")
     assert {"config.json", "model.safetensors"} <= set(loaded["weights"])
@@ -105,7 +102,7 @@ def test_what_vllm_dies_of_is_told(vllm: Path, tiny_base: Path) -> None:
     (vllm / "full").touch()
     generator = VllmGenerator(tiny_base, None, GREEDY)
     with pytest.raises(InputError, match=r"ended with 1: ValueError: No available memory .*`engine: transformers`"):
-        texts(generator, 8)
+        tiny.answers(generator, WORDS, 8)
     generator.close()
 
 
@@ -130,9 +127,8 @@ def test_an_evaluation_by_another_arithmetic_is_refused_and_nothing_goes_on_runn
     world: tuple[Settings, Candidate, Subject],  # noqa: F811
 ) -> None:
     params = load(EvaluateParams, tiny.ROOT / "params").model_copy(update={"engine": "vllm"})
-    asked = [record | {"slices": []} for record in ASKED]
     with pytest.raises(InputError, match="prompt: 6 of 6 answers of vLLM are not what transformers answers"):
-        measure_arms(world[2], ("prompt",), asked, params)
+        measure_arms(world[2], ("prompt",), ASKED, params)
     (loaded,) = read_jsonl(vllm / "loaded.jsonl")
     with pytest.raises(ProcessLookupError):
         os.kill(loaded["pid"], 0)

@@ -78,5 +78,5 @@ def propose(settings: Settings, passages: list[Record], known: list[Record], per
     prompt = resolved(load(PromptParams, params))
     base = locate(load(ModelsParams, params).base, settings.root / "infra/base_model/model")
     generator = Generator(base, None, decoding(prompt) | {"max_new_tokens": MOST_TOKENS})
-    near, batch_size = load(QuestionsParams, params).near_duplicate, load(EvaluateParams, params).batch_size
-    return draft_pairs(passages, known, generator, prompt, per_page, answer, near, batch_size)
+    near, batch_tokens = load(QuestionsParams, params).near_duplicate, load(EvaluateParams, params).batch_tokens
+    return draft_pairs(passages, known, generator, prompt, per_page, answer, near, batch_tokens)

@@ -14,7 +14,7 @@ from flows.settings import read_settings, shown
 from tasks.errors import TandemError
 from tasks.stage import AGAIN, free_space, of_the_system
 
-LESS_MEMORY = "lower batch_tokens in params/adapter.yaml and params/index.yaml or batch_size in params/evaluate.yaml"
+LESS_MEMORY = "lower batch_tokens in params/adapter.yaml, params/index.yaml and params/evaluate.yaml"
 NETWORK = ("requests", "httpx", "httpcore", "urllib3")  # libraries whose errors about connections are no ConnectionError
 
 

@@ -48,12 +48,12 @@ def answer_key(weights: str, decoding: Mapping[str, Any], libraries: Mapping[str
 
 
 def answer_all(
-    generator: Generator, store: AnswerStore, weights: str, prompts: list[str], batch_size: int, label: str
+    generator: Generator, store: AnswerStore, weights: str, prompts: list[str], batch_tokens: int, label: str
 ) -> list[Generated]:
     """One answer per rendered prompt, in their order; only prompts that these weights were never asked are generated."""
     here = environment()
     keys = [answer_key(weights, generator.decoding, here, prompt) for prompt in prompts]
     new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if store.get(key) is None}
-    for done in generator.batches(list(new.values()), batch_size, label):
+    for done in generator.batches(list(new.values()), batch_tokens, label):
         store.put({key: done[prompt] for key, prompt in new.items() if prompt in done})
     return [found for found in map(store.get, keys) if found is not None]

@@ -128,11 +128,11 @@ def by_model(replies: Sequence[str]) -> Iterator[Draft]:
             yield Draft(found["question"].strip(), found["answer"].strip())
 
 
-def proposals(passages: Sequence[Record], generator: Any, batch_size: int) -> list[list[Draft]]:
+def proposals(passages: Sequence[Record], generator: Any, batch_tokens: int) -> list[list[Draft]]:
     """For every passage what is asked about it: the model's question where its reply has the form that it was asked for."""
     prompts = [generator.render([{"role": "user", "content": ASK.format(**passage)}]) for passage in passages]
     replies: dict[str, str] = {}
-    for batch in generator.batches(prompts, batch_size, "drafts"):
+    for batch in generator.batches(prompts, batch_tokens, "drafts"):
         replies |= {prompt: made.text for prompt, made in batch.items()}
     return [
         list(by_model([replies[prompt]])) or list(by_rules(passage["text"]))
@@ -141,14 +141,14 @@ def proposals(passages: Sequence[Record], generator: Any, batch_size: int) -> li
 
 
 def confirmed(
-    drafts: Sequence[tuple[Draft, Record]], generator: Any, prompt: PromptParams, batch_size: int
+    drafts: Sequence[tuple[Draft, Record]], generator: Any, prompt: PromptParams, batch_tokens: int
 ) -> list[tuple[Draft, Record]]:
     """Those whose answer the model gives as well, when it is asked with the passage."""
     asked = [
         generator.render(fitting(generator.tokenizer, draft.question, [passage], prompt, [])[0]) for draft, passage in drafts
     ]
     given: dict[str, str] = {}
-    for batch in generator.batches(asked, batch_size, "check of the drafts"):
+    for batch in generator.batches(asked, batch_tokens, "check of the drafts"):
         given |= {key: made.text for key, made in batch.items()}
     return [pair for pair, key in zip(drafts, asked, strict=True) if contains_fact(given[key], pair[0].answer)]
 
@@ -168,17 +168,17 @@ def record(draft: Draft, passage: Record, answer: str) -> Record:
 
 def draft_pairs(
     passages: Sequence[Record], known: Sequence[Record], generator: Any, prompt: PromptParams, per_page: int, answer: str,
-    near: float, batch_size: int,
+    near: float, batch_tokens: int,
 ) -> list[Record]:  # fmt: skip
     """At most `per_page` a page, less the pairs that a page already has; none that repeats a known question or another draft."""
     asked, taken = Known(near), Counter(pair["document"] for pair in known)
     for pair in known:
         asked.add(pair["id"], pair)
     open_ = [passage for passage in passages if taken[passage["document"]] < per_page]
-    found = zip(open_, proposals(open_, generator, batch_size), strict=True)
+    found = zip(open_, proposals(open_, generator, batch_tokens), strict=True)
     made: list[Record] = []
     for draft, passage in confirmed(
-        [(draft, passage) for passage, drafts in found for draft in drafts], generator, prompt, batch_size
+        [(draft, passage) for passage, drafts in found for draft in drafts], generator, prompt, batch_tokens
     ):
         new = record(draft, passage, answer)
         if taken[passage["document"]] < per_page and not asked.find(new)[0]:

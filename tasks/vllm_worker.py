@@ -1,6 +1,6 @@
 """vLLM, in an environment of its own: a program that tasks/vllm_engine.py starts, and that imports nothing of ours.
 
-It reads one JSON object a line: first what to load, {"model", "dtype", "rows", "stops", "most", "memory"}, then any number of
+It reads one JSON object a line: first what to load, {"model", "dtype", "stops", "most", "memory"}, then any number of
 {"prompts": [[token, ...], ...]}. It writes {"loaded": true}, then for each request {"written": [[token, ...], ...]}, their ends
 included. It ends with its input, so with whoever started it.
 """
@@ -29,7 +29,6 @@ def loaded(first: dict[str, Any]) -> tuple[Any, Any]:
     model = LLM(
         model=first["model"],
         dtype=first["dtype"],
-        max_num_seqs=first["rows"],
         max_model_len=-1,  # as long as memory allows, and the model
         skip_tokenizer_init=True,
         enforce_eager=True,  # compiling takes longer than some thousand short answers

@@ -199,11 +199,11 @@ def write_base(folder: Path) -> Path:
     return folder
 
 
-def answers(generator: Any, questions: list[str], rows: int) -> list[str]:
-    """Of a tasks.generation.Generator, `rows` of them in the making at once."""
+def answers(generator: Any, questions: list[str]) -> list[str]:
+    """Of a tasks.generation.Generator, some at a time."""
     prompts = [generator.render([{"role": "user", "content": question}]) for question in questions]
     found: dict[str, Any] = {}
-    for some in generator.batches(prompts, rows, "test"):
+    for some in generator.batches(prompts, 1000, "test"):
         found |= some
     return [found[prompt].text for prompt in prompts]
 
@@ -258,7 +258,7 @@ SHRUNK: dict[str, dict[str, Any]] = {
     "adapter.yaml": {"rank": 2, "alpha": 4, "epochs": 2.0, "batch_size": 8, "evaluations": 2, "max_tokens": 2000, "threads": 1,
                      "max_perplexity_ratio": 1000.0, "max_probe_loss": 1.0},
     "sweep.yaml": {"grid": {"rank": [1, 2, 4], "learning_rate": [0.002, 1e30]}, "most": 3},
-    "evaluate.yaml": {"latency_sample": 2, "resamples": 100, "batch_size": 8},
+    "evaluate.yaml": {"latency_sample": 2, "resamples": 100, "batch_tokens": 2000},
     "gate.yaml": {
         "margin": 1.0,  # what random models score is noise
         "resamples": 200,

@@ -4,9 +4,9 @@ CLONE: a clone after `make demo`. Its files are read only. Three parts, each pri
 
 1. The answers of the four arms from nothing, against the naive way: one `generate` pass per arm with transformers' own defaults,
    eight questions at a time in their order, the adapter not merged; and against `generate` tuned by hand: two sets of weights,
-   the adapter merged, the shortest prompts first, 64 at a time, in inference mode, freed memory kept. Fresh processes take
-   turns; processor time of loading and answering, without imports (but vLLM's own, where TANDEM_VLLM names an environment: it
-   loads them in a process of its own), and seconds by the clock. Whether the answers are equal is counted.
+   the adapter merged, the shortest prompts first, as many at a time as Tandem, in inference mode, freed memory kept. Fresh
+   processes take turns; processor time of loading and answering, without imports (but vLLM's own, where TANDEM_VLLM names an
+   environment: it loads them in a process of its own), and seconds by the clock. Whether the answers are equal is counted.
 2. After a retrain (the adapter scaled by 0.98), and 3. after the first number on one page in a hundred has changed: tokens that
    the evaluation reads and writes anew, per arm, those of the answers that are timed included.
 """
@@ -43,7 +43,8 @@ from tasks.search import open_index
 from tasks.stage import keep_freed_memory
 from tasks.vllm_engine import INTERPRETER, VllmGenerator
 
-WAYS = {"naive": 8, "tuned": 64, "tandem": 0, "tandem, 16 at once": 16}  # questions at once; 0: as params/evaluate.yaml says
+FEW = 2_000  # tokens held at once
+WAYS = {"naive": 8, "tuned": 0, "tandem": 0, f"tandem, {FEW:,} tokens": FEW}  # questions, of ours tokens; 0: params/evaluate.yaml
 WAYS |= {"vllm": 0} if INTERPRETER in os.environ else {}
 Tokens = dict[str, Counter[str]]
 
@@ -119,7 +120,7 @@ def one(way: str, clone: Path, scratch: Path) -> None:
     import peft  # noqa: F401  not counted
     import transformers  # noqa: F401
 
-    batch = WAYS[way] or load(EvaluateParams, clone / "params").batch_size
+    batch = WAYS[way] or load(EvaluateParams, clone / "params").batch_tokens
     began, started = time.monotonic(), spent()
     answers = {"naive": naive, "tuned": tuned, "vllm": by_vllm}.get(way, ours)(clone / "data", prompts, settings, batch)
     print(json.dumps({"cpu": spent() - started, "clock": time.monotonic() - began, "answers": answers}))
@@ -230,8 +231,10 @@ class counted:
     def __enter__(self) -> Counter[str]:
         self.original, counts = Generator._generate, Counter[str]()
 
-        def listen(generator: Generator, prompts: list[str], batch_size: int, decoder: Decoder) -> Iterator[dict[str, Generated]]:
-            for made in self.original(generator, prompts, batch_size, decoder):
+        def listen(
+            generator: Generator, prompts: list[str], batch_tokens: int, decoder: Decoder
+        ) -> Iterator[dict[str, Generated]]:
+            for made in self.original(generator, prompts, batch_tokens, decoder):
                 counts["read"] += sum(each.prompt_tokens for each in made.values())
                 counts["written"] += sum(each.completion_tokens for each in made.values())
                 counts["timed"] += sum(each.completion_tokens for each in made.values()) if len(prompts) == 1 else 0

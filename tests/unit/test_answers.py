@@ -23,7 +23,7 @@ class Echo:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def batches(self, prompts: Sequence[str], batch_size: int, label: str) -> Iterator[dict[str, Generated]]:
+    def batches(self, prompts: Sequence[str], batch_tokens: int, label: str) -> Iterator[dict[str, Generated]]:
         self.asked += prompts
         yield {prompt: Generated(prompt, 1, 1) for prompt in prompts}
 

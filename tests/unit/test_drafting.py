@@ -70,7 +70,7 @@ class Reader:
     def render(self, messages: list[Record]) -> str:
         return str(messages[-1]["content"])
 
-    def batches(self, prompts: list[str], batch_size: int, label: str) -> Any:
+    def batches(self, prompts: list[str], batch_tokens: int, label: str) -> Any:
         for prompt in prompts:
             drafted = next((reply for text, reply in self.drafts.items() if f"Text: {text}" in prompt), "")
             yield {prompt: Generated(drafted or self.given, 1, 1)}

@@ -115,7 +115,7 @@ def test_the_summary_for_dvc_and_mlflow_holds_means_only() -> None:
 
 def test_the_yardstick_is_that_of_the_questions_and_the_rules_and_of_nothing_else() -> None:
     assert yardstick(ASKED[::-1], PARAMS, PROMPT, GATE) == RULES
-    assert yardstick(ASKED, PARAMS.model_copy(update={"batch_size": 1}), PROMPT, GATE) == RULES
+    assert yardstick(ASKED, PARAMS.model_copy(update={"batch_tokens": 1}), PROMPT, GATE) == RULES
     weights = GATE.primary.model_copy(update={"fact": 0.5, "style": 0.3})
     changed = [
         yardstick(ASKED[1:], PARAMS, PROMPT, GATE),

@@ -118,7 +118,7 @@ def measured(world: World, adapter: Path, prompt: PromptParams, arm: Arm, folder
     ranked = {record["id"]: searcher.search(record["question"], widened(SETTINGS)) for record in world.asked}
     generator = Generator(world.base, adapter, subject.decoding)
     asked = [record | {"fact": None} for record in world.asked]
-    params = load(EvaluateParams, PARAMS).model_copy(update={"batch_size": 4, "latency_sample": 1})
+    params = load(EvaluateParams, PARAMS).model_copy(update={"batch_tokens": 400, "latency_sample": 1})
     with overheard(generator) as heard:
         measure_arm(subject, arm, generator, asked, ranked, params)
     return heard[: len(world.asked)]  # and one once more, to be timed

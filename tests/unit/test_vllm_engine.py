@@ -70,14 +70,14 @@ def asked(word: str) -> Message:
 def test_many_go_through_vllm_and_one_alone_through_transformers(
     vllm: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vllm_engine, "BATCHES", 1)
+    monkeypatch.setattr(vllm_engine, "ASKED_AT_ONCE", 2)
     own, generator = Generator(tiny_base, None, GREEDY), VllmGenerator(tiny_base, None, GREEDY)
     read = [own.tokenizer(own.render([asked(word)]), add_special_tokens=False)["input_ids"] for word in WORDS]
     expected = [own.tokenizer.decode(row[:2], skip_special_tokens=True).strip() for row in read]
-    assert tiny.answers(generator, WORDS, 2) == expected != tiny.answers(own, WORDS, 2)
+    assert tiny.answers(generator, WORDS) == expected != tiny.answers(own, WORDS)
     assert generator.answer([asked(WORDS[0])]) == own.answer([asked(WORDS[0])])
     (loaded,) = read_jsonl(vllm / "loaded.jsonl")
-    assert (loaded["model"], loaded["dtype"], loaded["max_num_seqs"]) == (str(tiny_base), "float32", 2)
+    assert (loaded["model"], loaded["dtype"]) == (str(tiny_base), "float32")
     assert own.decoding | {"engine": "vllm 9.9"} == generator.decoding
     generator.close()
     with pytest.raises(ProcessLookupError):
@@ -91,7 +91,7 @@ def test_an_adapter_is_merged_as_it_is_served(vllm: Path, tiny_base: Path, tmp_p
     generator = VllmGenerator(tiny_base, None, GREEDY)
     get_peft_model(generator.model, LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
     generator = VllmGenerator(tiny_base, tmp_path / "adapter", GREEDY)
-    tiny.answers(generator, WORDS, 8)
+    tiny.answers(generator, WORDS)
     generator.close()
     (loaded,) = read_jsonl(vllm / "loaded.jsonl")
     assert {"config.json", "model.safetensors"} <= set(loaded["weights"])
@@ -102,7 +102,7 @@ def test_what_vllm_dies_of_is_told(vllm: Path, tiny_base: Path) -> None:
     (vllm / "full").touch()
     generator = VllmGenerator(tiny_base, None, GREEDY)
     with pytest.raises(InputError, match=r"ended with 1: ValueError: No available memory .*`engine: transformers`"):
-        tiny.answers(generator, WORDS, 8)
+        tiny.answers(generator, WORDS)
     generator.close()
 
 

@@ -59,7 +59,7 @@ def adapter(base: Path, tmp_path: Path) -> Path:
 def test_vllm_writes_what_transformers_writes(base: Path, adapter: Path, adapted: bool) -> None:
     given = (base, adapter if adapted else None, GREEDY)
     own, generator = Generator(*given), VllmGenerator(*given)
-    found, expected = tiny.answers(generator, QUESTIONS, 8), tiny.answers(own, QUESTIONS, 8)
+    found, expected = tiny.answers(generator, QUESTIONS), tiny.answers(own, QUESTIONS)
     processes = psutil.Process().children(recursive=True)
     generator.close()
     equal = sum(a == b for a, b in zip(found, expected, strict=True))

@@ -72,7 +72,7 @@ def asking(base: Path) -> Iterator["subprocess.Popen[str]"]:
     """A process that keeps vLLM, loaded."""
     code = (
         f"from pathlib import Path; from tasks.vllm_engine import VllmGenerator; import time\n"
-        f"made = VllmGenerator(Path({str(base)!r}), None, {GREEDY!r}); made.worker = made.started(4)\n"
+        f"made = VllmGenerator(Path({str(base)!r}), None, {GREEDY!r}); made.worker = made.started()\n"
         "print('loaded', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tiny.ROOT)

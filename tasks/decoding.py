@@ -10,6 +10,7 @@ from inspect import signature
 from itertools import groupby, takewhile
 from typing import Any
 
+from tasks.decoding_cache import keep, one_layer, read
 from tasks.errors import InputError
 
 Tokens = list[int]
@@ -48,8 +49,6 @@ def greedy(model: Any, prompts: Sequence[Tokens], most_tokens: int) -> Decoded:
     if len(prompts) != 1 and min(map(len, prompts), default=2) < 2:  # nothing to read before the last token
         yield from generate(model, prompts, most_tokens)
         return
-    from tasks.decoding_cache import read
-
     rows = whole(model, prompts[0]) if len(prompts) == 1 else None  # its last token alone would be one step more
     waiting = [] if rows else sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     shared = common(prompts) if waiting else 0
@@ -107,8 +106,6 @@ def started(model: Any, prompts: Sequence[Tokens], numbers: list[int], beginning
     """Rows whose prompts are read up to the last token; `beginning` is the cache of their first `shared` tokens."""
     import torch
 
-    from tasks.decoding_cache import read
-
     made = []
     for length, equal in groupby(numbers, key=lambda number: len(prompts[number])):
         group, at_once = list(equal), max(1, READ_AT_ONCE // (length - shared))
@@ -156,8 +153,6 @@ def without(rows: Rows, ended: list[int]) -> Rows | None:
     """The last rows take the places of those that have ended."""
     import torch
 
-    from tasks.decoding_cache import keep
-
     count = len(rows.numbers) - len(ended)
     if not count:
         return None
@@ -172,8 +167,6 @@ def without(rows: Rows, ended: list[int]) -> Rows | None:
 def joined(parts: list[Rows]) -> Rows:
     """Rows of one width: where all are padded, that is cut off, else padded on the left. The caches of the parts are used up."""
     import torch
-
-    from tasks.decoding_cache import one_layer
 
     masks = [part.mask[:, int(part.mask.argmax(1).min()) :] for part in parts]
     width = max(mask.shape[1] for mask in masks)

@@ -2,18 +2,20 @@
 
 from contextlib import suppress
 from copy import copy, deepcopy
-from typing import Any
+from functools import cache as once
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+if TYPE_CHECKING:
+    import torch
 
 SPARE = 32  # tokens that a row can grow by before all of them move to a larger room
-States = tuple[torch.Tensor, torch.Tensor]  # keys and values, each (rows, heads, tokens, size)
+States = tuple["torch.Tensor", "torch.Tensor"]  # keys and values, each (rows, heads, tokens, size)
 
 
-def read(model: Any, texts: list[list[int]], beginning: DynamicCache | None) -> DynamicCache:
+def read(model: Any, texts: list[list[int]], beginning: Any) -> Any:
     """The cache of `beginning` (of one row) and then each of the texts, which are of one length; no word is predicted."""
+    import torch
+
     cache = repeated(beginning, len(texts)) if beginning is not None else unread(model)
     if texts[0]:
         ids = torch.tensor(texts, dtype=torch.long, device=model.device)
@@ -26,22 +28,16 @@ class AllThere(Exception):
     """All that a cache keeps of a text."""
 
 
-class LastLayer(DynamicLayer):  # type: ignore[misc]
-    """Where no word is predicted, nobody needs what the last layer makes of its keys and values."""
+def unread(model: Any) -> Any:
+    from transformers import DynamicCache
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> States:
-        super().update(key_states, value_states, *args, **kwargs)
-        raise AllThere
-
-
-def unread(model: Any) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    if type(cache.layers[-1]) is DynamicLayer:
-        cache.layers[-1] = LastLayer()
+    if not hasattr(cache.layers[-1], "conv_states"):
+        cache.layers[-1] = last_layer()()
     return cache
 
 
-def repeated(beginning: DynamicCache, count: int) -> DynamicCache:
+def repeated(beginning: Any, count: int) -> Any:
     """Its one row, `count` times."""
     cache = copy(beginning)
     cache.layers = [expanded(layer, count) for layer in beginning.layers]
@@ -49,56 +45,82 @@ def repeated(beginning: DynamicCache, count: int) -> DynamicCache:
 
 
 def expanded(layer: Any, count: int) -> Any:
-    if isinstance(layer, DynamicLayer):  # `update` makes new tensors of them
-        other = copy(layer)
-        other.keys, other.values = layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1)
-    else:
+    import torch
+
+    if hasattr(layer, "conv_states"):
         other = deepcopy(layer)
         other.reorder_cache(torch.zeros(count, dtype=torch.long, device=layer.device))
+    else:
+        other = copy(layer)  # `update` makes new tensors
+        other.keys, other.values = layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1)
     return other
-
-
-# --- Room to write in
 
 
 def one_layer(parts: list[Any], width: int) -> Any:
     """The rows of all parts of a layer, each of `width` tokens: padded on the left, or cut there where that is padding."""
-    if isinstance(parts[0], DynamicLayer):
-        return Room(parts, width)
+    import torch
+
+    if not hasattr(parts[0], "conv_states"):
+        return room()(parts, width)
     parts[0].conv_states = {place: torch.cat([part.conv_states[place] for part in parts]) for place in parts[0].conv_states}
     return parts[0]
 
 
-def keep(cache: DynamicCache, places: list[int]) -> None:
-    """The rows of these places, in this order."""
+def keep(cache: Any, places: list[int]) -> None:
+    """The rows of these places, in this order, none before its own place."""
+    import torch
+
     for layer in cache.layers:
-        if isinstance(layer, Room):
-            layer.keep(places)
-        else:
+        if hasattr(layer, "conv_states"):
             layer.reorder_cache(torch.tensor(places, device=layer.device))
+        else:
+            layer.keep(places)
 
 
-class Room(DynamicLayer):  # type: ignore[misc]
-    """`keys` and `values` are the used part of larger tensors, in which they stay when a token comes or a row goes."""
-
-    def __init__(self, parts: list[DynamicLayer], width: int) -> None:
-        super().__init__()
-        self.dtype, self.device, self.is_initialized = parts[0].dtype, parts[0].device, True
-        self.keys, self.values = roomy([part.keys for part in parts], width), roomy([part.values for part in parts], width)
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> States:
-        self.keys, self.values = longer(self.keys, key_states), longer(self.values, value_states)
-        return self.keys, self.values
-
-    def keep(self, places: list[int]) -> None:
-        """The rows of these places, in this order, none before its own place: only those that move are copied."""
-        for place, other in enumerate(places):
-            if place != other:
-                self.keys[place], self.values[place] = self.keys[other], self.values[other]
-        self.keys, self.values = self.keys[: len(places)], self.values[: len(places)]
+# --- Kinds of layers, made when they are wanted: importing transformers takes seconds
 
 
-def roomy(parts: list[torch.Tensor], width: int) -> torch.Tensor:
+@once
+def last_layer() -> Any:
+    from transformers.cache_utils import DynamicLayer
+
+    class LastLayer(DynamicLayer):  # type: ignore[misc]
+        """Where no word is predicted, nobody needs what the last layer makes of its keys and values."""
+
+        def update(self, key_states: "torch.Tensor", value_states: "torch.Tensor", *args: Any, **kwargs: Any) -> States:
+            super().update(key_states, value_states, *args, **kwargs)
+            raise AllThere
+
+    return LastLayer
+
+
+@once
+def room() -> Any:
+    from transformers.cache_utils import DynamicLayer
+
+    class Room(DynamicLayer):  # type: ignore[misc]
+        """`keys` and `values` are the used part of larger tensors, in which they stay when a token comes or a row goes."""
+
+        def __init__(self, parts: list[Any], width: int) -> None:
+            super().__init__()
+            self.dtype, self.device, self.is_initialized = parts[0].dtype, parts[0].device, True
+            self.keys, self.values = roomy([part.keys for part in parts], width), roomy([part.values for part in parts], width)
+
+        def update(self, key_states: "torch.Tensor", value_states: "torch.Tensor", *args: Any, **kwargs: Any) -> States:
+            self.keys, self.values = longer(self.keys, key_states), longer(self.values, value_states)
+            return self.keys, self.values
+
+        def keep(self, places: list[int]) -> None:
+            """Only rows that move are copied."""
+            for place, other in enumerate(places):
+                if place != other:
+                    self.keys[place], self.values[place] = self.keys[other], self.values[other]
+            self.keys, self.values = self.keys[: len(places)], self.values[: len(places)]
+
+    return Room
+
+
+def roomy(parts: list["torch.Tensor"], width: int) -> "torch.Tensor":
     """(rows, heads, `width`, size), with room for SPARE tokens more behind each row."""
     rows, (_, heads, _, size) = sum(len(part) for part in parts), parts[0].shape
     made = parts[0].new_empty(rows, heads, width + SPARE, size)[:, :, :width]
@@ -111,7 +133,7 @@ def roomy(parts: list[torch.Tensor], width: int) -> torch.Tensor:
     return made
 
 
-def longer(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+def longer(held: "torch.Tensor", new: "torch.Tensor") -> "torch.Tensor":
     """With the tokens of `new` behind those that are held, in the same room where they fit."""
     width, needed = held.shape[2], held.shape[2] + new.shape[2]
     if held.stride(1) < needed * held.stride(2):  # there the next head begins

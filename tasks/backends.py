@@ -96,6 +96,15 @@ def open_backend(name: str, folder: Path) -> TorchBackend | OnnxBackend:
     return OnnxBackend(folder) if name == "onnx-int8" else TorchBackend(folder, half=name == "torch-bf16")
 
 
+def import_libraries(name: str) -> None:
+    """What `open_backend` would import first."""
+    if name == "onnx-int8":
+        require("tokenizers")
+        require("onnxruntime")
+    else:
+        import sentence_transformers  # noqa: F401
+
+
 def sentence_model(folder: Path, device: str | None = None, **model_kwargs: Any) -> Any:
     from sentence_transformers import SentenceTransformer
 

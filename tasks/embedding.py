@@ -3,13 +3,14 @@
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.backends import BATCH_TOKENS, Vectors, open_backend
+from tasks.backends import BATCH_TOKENS, Vectors, import_libraries, open_backend
 from tasks.errors import InputError, IntegrityError
 from tasks.records import folder_digest, read_json, text_digest
 from tasks.stage import say
@@ -26,9 +27,11 @@ class Embedder:
         source = read_json(folder / "tandem.json")
         self.source: dict[str, Any] = source
         self.folder = folder
-        self.digest = folder_digest(folder)
-        self.backend = str(source.get("backend", "torch"))  # in a release from before there was a choice
-        self.encoder = open_backend(self.backend, folder)
+        self.backend = backend_of(source)
+        with ThreadPoolExecutor(1) as aside:  # reading the files to digest them, and again to open the model
+            digest = aside.submit(folder_digest, folder)
+            self.encoder = open_backend(self.backend, folder)
+            self.digest = digest.result()
         self.query_prompt = source["query_prompt"] or own_prompt(self.encoder.prompts, "query")
         self.passage_prompt = source["passage_prompt"] or own_prompt(self.encoder.prompts, "document", "passage", "corpus")
         self.max_tokens = min(source["max_tokens"], self.encoder.max_tokens or source["max_tokens"])
@@ -61,6 +64,17 @@ class Embedder:
                 "fingerprint": [round(float(value), 2) for value in vectors[:, :4].ravel()],
             }
         )
+
+
+def open_aside(aside: Executor, folder: Path) -> "Future[Embedder]":
+    """Opened by a thread of `aside`. Its libraries are imported by the caller's: two threads that import parts of one library at
+    the same time can meet it half made."""
+    import_libraries(backend_of(read_json(folder / "tandem.json")))
+    return aside.submit(Embedder, folder)
+
+
+def backend_of(source: Mapping[str, Any]) -> str:
+    return str(source.get("backend", "torch"))  # in a release from before there was a choice
 
 
 def own_prompt(prompts: Mapping[str, str | None], *names: str) -> str:

@@ -5,17 +5,20 @@ and a build that goes on from an older version gives the rows and the scores of 
 """
 
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.cluster import embed_missing_on_ray
-from tasks.embedding import Embedder, VectorStore, embed_missing
+from tasks.embedding import Embedder, VectorStore, embed_missing, open_aside
 from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.failpoints import failpoint
-from tasks.nearest import make_index, measure_recall, served_recall
+from tasks.lean_imports import import_arrow_without_pandas
+from tasks.nearest import make_index, measure, served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, read_jsonl, value_digest, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -46,11 +49,13 @@ def index(
     """Bring the table at `store` to the passages in `chunks`, tag it, and write out/manifest.json."""
     started = time.monotonic()
     check_store(store)
-    passages = read_jsonl(chunks / "passages.jsonl")
-    if not passages:
-        raise InputError("the corpus has no passages; ingest documents that hold text")
-    connect(store)  # a bucket that is not there is said before anything is embedded
-    model = Embedder(passage_encoder(embedder, retriever))
+    with ThreadPoolExecutor(1) as aside:  # opening a model takes as long as all that is done here meanwhile
+        opened = open_aside(aside, passage_encoder(embedder, retriever))
+        passages = read_jsonl(chunks / "passages.jsonl")
+        if not passages:
+            raise InputError("the corpus has no passages; ingest documents that hold text")
+        connect(store)  # a bucket that is not there is said before anything is embedded
+        model = opened.result()
     manifest = describe(passages, model.identity(), settings(params))
     with only_writer(store):  # until the manifest is there: maintenance drops a tag that nothing names
         _, work = bring_up_to_date(store, manifest, passages, model, vectors, params)
@@ -93,7 +98,7 @@ def bring_up_to_date(
     if table is not None and manifest["tag"] in tags(table):
         checkout(table, manifest["tag"])
         say(f"the index already holds these {manifest['rows']} passages")
-        recall = measure_recall(table, model, manifest["embedder"], params.recall_sample)
+        recall = measure(table, model, manifest["embedder"], params.recall_sample).recall
         return table, {"embedded": 0, "embedding_seconds": 0.0, "inserted": 0, "deleted": 0, "commits": 0, "recall@10": recall}
     if table is not None and table.count_rows() == 0:  # left by a maintenance that died (tasks.upkeep.prune)
         restore_newest_tag(table)
@@ -109,9 +114,8 @@ def bring_up_to_date(
     failpoint("index.before-rows")
     table = write_rows(database, table, manifest, new, gone, cache)
     failpoint("index.after-rows")
-    made = build_structures(table, params)
+    recall = build_structures(table, model, manifest["embedder"], params)
     failpoint("index.after-structures")
-    recall = served_recall(table, model, manifest["embedder"], params.recall_sample, params.min_recall, made)
     seal_version(table, manifest["tag"], [passage["id"] for passage in passages])
     say(f"index: {manifest['rows']} passages, {len(new)} inserted, {len(gone)} deleted, {embedded} embedded")
     return table, work | {"inserted": len(new), "deleted": len(gone), "commits": table.version - before, "recall@10": recall}
@@ -155,13 +159,22 @@ def set_primary_key(table: Any) -> None:
         table.set_unenforced_primary_key("id")
 
 
-def build_structures(table: Any, params: IndexParams) -> bool:
-    """One commit for the full text, at times one for the vectors; whether their index was made anew.
+def build_structures(table: Any, model: Embedder, identity: Mapping[str, Any], params: IndexParams) -> float:
+    """One commit for the full text, at times one for the vectors and one for how they are searched; returns their recall@10.
 
-    The full text is indexed anew each time, at 25 microseconds a passage. `optimize` would do as well, but merges fragments while
+    The full text is indexed anew each time, at 20 microseconds a passage. `optimize` would do as well, but merges fragments while
     at it: four commits that write every vector of the table again. `tandem maintain` does that, when it is worth it.
     """
-    table.create_index("embedded", config=full_text(params))
+    made = index_vectors(table, params)
+    with ThreadPoolExecutor(1) as aside:  # it keeps one core busy
+        text = aside.submit(table.create_index, "embedded", config=full_text(params))
+        measured = measure(table, model, identity, params.recall_sample)
+        text.result()
+    return served_recall(table, model, identity, measured, params.min_recall, made)
+
+
+def index_vectors(table: Any, params: IndexParams) -> bool:
+    """Whether their index was made anew: it may be missing, or hold too few of the rows. One that is not worth it is dropped."""
     rows, outside = table.count_rows(), rows_outside(table)
     if rows < params.exact_below_rows:
         if outside is not None:
@@ -208,4 +221,5 @@ def check_recall(recall: float, floor: float) -> None:
 
 
 if __name__ == "__main__":
+    import_arrow_without_pandas()
     run_stage(index)

@@ -77,31 +77,39 @@ def sample_of(table: Any, model: Embedder, identity: Mapping[str, Any], count: i
     return Sample(queries, exact_thresholds(table, queries, k), k)
 
 
-def measure_recall(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int) -> float:
-    """Recall@10 of the vector leg as served against an exact scan, with passages as queries."""
-    return recall_of(table, sample_of(table, model, identity, sample))
+class Measured(NamedTuple):
+    sample: Sample
+    recall: float
+
+
+def measure(table: Any, model: Embedder, identity: Mapping[str, Any], count: int) -> Measured:
+    """Recall@10 of the vector leg as served against an exact scan, with `count` passages as queries."""
+    sample = sample_of(table, model, identity, count)
+    return Measured(sample, recall_of(table, sample))
 
 
 def recall_of(table: Any, sample: Sample, probes: int | None = None) -> float:
     return round(float(shares_found(table, *sample, probes).mean()), 4)
 
 
-def served_recall(table: Any, model: Embedder, identity: Mapping[str, Any], sample: int, floor: float, made: bool) -> float:
+def served_recall(
+    table: Any, model: Embedder, identity: Mapping[str, Any], measured: Measured, floor: float, made: bool
+) -> float:
     """Recall@10 of the vector leg as it will be served. Where its index was just `made`, or the probes lose more than half of
     what `floor` allows, the fewest that do not are looked for: one Lance commit, or none.
 
-    Tuned by several times the passages by which recall is measured, and by those among them: so chance does not refuse a build.
-    Probes in use that do, at less than twice the cost, stay.
+    Tuned by several times the passages by which recall was measured, and by those among them: so chance does not refuse a build.
+    Probes in use that do, at less than twice the cost, stay. Searches are timed: nothing of ours may run meanwhile.
     """
-    measured = sample_of(table, model, identity, sample)
+    sample, recall = measured
     every, written = partitions(table.count_rows()), written_probes(table)
     used = min(LANCE_PROBES if written is None else written, every)
-    recall = recall_of(table, measured)
     tunable = table.index_stats("vector_idx") is not None and every > 1  # one partition is an exact scan of a copy in memory
     if not tunable or (not made and (used == 0 or recall >= wanted_recall(floor))):
         return recall
-    others = sample_of(table, model, identity, (TUNED_BY - 1) * sample, start=sample)
-    enough = judge(table, measured, others, floor)
+    count = len(sample.queries)
+    others = sample_of(table, model, identity, (TUNED_BY - 1) * count, start=count)
+    enough = judge(table, sample, others, floor)
     fits = used > 0 and enough(used)
     if fits and not made:
         return recall
@@ -109,13 +117,13 @@ def served_recall(table: Any, model: Embedder, identity: Mapping[str, Any], samp
     if shortened(table) and not enough(wanted):
         say("one bit a coordinate does not find enough here: whole vectors")
         make_index(table, whole=True)
-        return served_recall(table, model, identity, sample, floor, made=True)
+        return served_recall(table, model, identity, Measured(sample, recall_of(table, sample)), floor, made=True)
     if slower_than_exact(table, model, identity, wanted):
         wanted = 0
     elif fits and used < 2 * wanted:
         return recall
     write_probes(table, wanted, every)
-    return recall_of(table, measured)
+    return recall_of(table, sample)
 
 
 def wanted_recall(floor: float) -> float:

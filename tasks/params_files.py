@@ -17,7 +17,7 @@ FOLDER = Path("params")
 class Group(BaseModel):
     """Strict (no "3" for 3), frozen, no unknown keys."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Params(Group):

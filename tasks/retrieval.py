@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import InputError
+from tasks.lean_imports import import_arrow_without_pandas
 from tasks.params import RetrievalParams
 from tasks.plots import retrieval_curve
 from tasks.records import Record, read_jsonl, write_json
@@ -115,4 +116,5 @@ def mean(values: Mapping[str, float]) -> float:
 
 
 if __name__ == "__main__":
+    import_arrow_without_pandas()
     run_stage(retrieval)

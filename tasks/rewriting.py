@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from tasks.embedding import Embedder
 from tasks.errors import IntegrityError
 from tasks.index import COLUMNS, FORMAT, build_structures, check_content, set_primary_key, settings
-from tasks.nearest import served_recall
 from tasks.params import IndexParams
 from tasks.records import Record, value_digest
 from tasks.search import open_version
@@ -91,8 +90,7 @@ def rewrite(store: str, name: str, forms: Sequence[Form], pages: Sequence[str], 
         source: Any = open_table(connect(store), name)
         checkout(source, form.tag)
         written = brought(store, name, written, source, pages)
-        made = build_structures(written, params)
-        served_recall(written, model, form.manifest["embedder"], params.recall_sample, params.min_recall, made)
+        build_structures(written, model, form.manifest["embedder"], params)
         place_tag(store, name, form)
 
 

@@ -2,22 +2,20 @@
 
 import fcntl
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import ConflictError, InputError, IntegrityError
+from tasks.lean_imports import import_lancedb
 from tasks.params import IndexParams
 from tasks.records import value_digest
 from tasks.stage import say
 
 # Lance commits with put-if-absent on these; on any other scheme it falls back to an unsafe commit with a mere warning
 SAFE_SCHEMES = ("s3", "gs", "az")
-REST_CLIENT = "lance_namespace_urllib3_client"  # of Lance's catalogues, which LanceDB imports; no table of ours is in one
 
 
 def check_store(store: str) -> None:
@@ -53,32 +51,6 @@ def connect(store: str) -> Any:
             f"the index at {store} cannot be reached ({cause(str(error))}); check the bucket, the credentials and the address "
             "(docs/operations.md, Object storage)"
         ) from error
-
-
-def import_lancedb() -> Any:
-    """LanceDB, in three fifths of the time: most of the rest is making the functions of the REST client, never called here."""
-    if REST_CLIENT not in sys.modules:
-        defer(REST_CLIENT)
-    import lancedb
-
-    return lancedb
-
-
-def defer(package: str) -> None:
-    """Import a package without running its `__init__`, which runs when a name is first asked of it (PEP 562); its modules are
-    imported from as ever. So whoever does use it finds it whole."""
-    spec = find_spec(package)
-    if spec is None or spec.loader is None:
-        return
-    module, run = module_from_spec(spec), spec.loader.exec_module
-
-    def attribute(name: str) -> Any:
-        del module.__dict__["__getattr__"]
-        run(module)
-        return getattr(module, name)
-
-    module.__dict__["__getattr__"] = attribute
-    sys.modules[package] = module
 
 
 def cause(said: str) -> str:

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,25 +146,28 @@ def ours(folder: Path, state: str = "tandem") -> Way:
 
 
 def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
-    """In a process of its own: what `dvc repro index` runs in three. The libraries are imported ahead, as the peers' are."""
-    import onnxruntime  # noqa: F401  as the embedder would
-
+    """In a process of its own: what `dvc repro index` runs in three. Libraries are imported and the model is opened ahead, as the
+    peers' are."""
+    import tasks.index
     from tasks.chunks import chunks
     from tasks.documents import documents
-    from tasks.embedding import Embedder
+    from tasks.embedding import Embedder, open_aside
     from tasks.encoders import PINNED
-    from tasks.index import index
+    from tasks.lean_imports import import_arrow_without_pandas, import_lancedb
     from tasks.params import ChunksParams, DocumentsParams, IndexParams, ModelsParams
     from tasks.params_files import load
     from tasks.records import write_json
-    from tasks.tables import import_lancedb
 
-    import_lancedb()
     params = peers.ROOT / "params"
     if not embedder.exists():
         from tasks.models import write_embedder
 
         write_embedder(load(ModelsParams, params).embedder, embedder)
+    with ThreadPoolExecutor(1) as aside:
+        opened = open_aside(aside, embedder)
+        import_arrow_without_pandas()
+        import_lancedb()
+    tasks.index.open_aside = lambda *_: opened
     counted = count(Embedder, stand_in)
     began = time.time()
     documents(pages, state / "documents", state / "files.jsonl", load(DocumentsParams, params))
@@ -171,7 +175,7 @@ def stages(pages: Path, state: Path, embedder: Path, stand_in: bool) -> None:
     chunks(state / "documents", state / "chunks", state / "pages.jsonl", load(ChunksParams, params).model_copy(update=CUT))
     cut = time.time()
     write_json(state / "retriever" / PINNED, {"sides": "none"})
-    index(
+    tasks.index.index(
         state / "chunks", embedder, state / "retriever", state / "index", state / "metrics.json", str(state / "table"),
         state / "vectors.sqlite", load(IndexParams, params),
     )  # fmt: skip

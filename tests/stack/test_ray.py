@@ -1,5 +1,8 @@
 """`engine: ray` in params/index.yaml, on a Ray of this machine with two processors."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,24 @@ def test_the_rows_the_vectors_and_the_manifest_are_those_of_the_local_engine(tmp
         assert metrics["embedded"] == local["embedded"] == new
         assert there.drop(["vector"]).equals(here.drop(["vector"]))
         assert np.allclose(matrix(there), matrix(here), atol=1e-6)
+
+
+def test_it_runs_as_a_stage_whose_arrow_does_without_pandas(tmp_path: Path, embedder: Path) -> None:
+    """Ray Data knows pandas; a process of the stage `index` does not tell pyarrow of it (tasks.lean_imports)."""
+    write_jsonl(tmp_path / "chunks/passages.jsonl", corpus())
+    write_json(tmp_path / "retriever" / PINNED, {"sides": "none"})
+    shutil.copytree(tiny.ROOT / "params", tmp_path / "params")
+    tiny.change_params(tmp_path, "index.yaml", {"engine": "ray", "recall_sample": 5})
+    places = ("chunks", "retriever", "out", "metrics", "store", "vectors")
+    flags = [word for place in places for word in (f"--{place}", place)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.index", *flags, "--embedder", str(embedder)],
+        env=tiny.outside_environment(), cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_json(tmp_path / "metrics")["embedded"] == 20
+    manifest, _, _ = build(tmp_path / "local", embedder, "local", corpus())
+    assert read_json(tmp_path / "out/manifest.json") == manifest
 
 
 def matrix(rows: Any) -> Vectors:

@@ -1,20 +1,25 @@
 """The three arithmetics of an embedder, on a random one of a single layer."""
 
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from test_index import corpus
 
 from tasks.artifacts import check_model_folder
 from tasks.backends import QUANTISED, batches
 from tasks.embedding import Embedder
+from tasks.encoders import PINNED
 from tasks.errors import InputError, IntegrityError
 from tasks.models import models
 from tasks.params import BACKENDS, ModelsParams
 from tasks.quantise import quantise
-from tasks.records import file_digest, read_json, write_json
+from tasks.records import file_digest, read_json, write_json, write_jsonl
 from tasks.search import Index, check_embedder
 
 TEXTS = ["x", "How warm is the proofer?", "The van leaves at 5:45.", "bread " * 40, "Aprons are washed after every shift."]
@@ -135,6 +140,22 @@ def test_a_batch_holds_no_more_than_its_budget_and_every_text_once() -> None:
     assert found == [[2, 6, 0, 4], [3], [5], [1]]
     assert all(len(batch) == 1 or len(batch) * max(lengths[each] for each in batch) <= 30 for batch in found)
     assert list(batches([], 30)) == []
+
+
+def test_a_build_by_the_graph_imports_neither_torch_nor_pandas(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "chunks/passages.jsonl", corpus())
+    write_json(tmp_path / "retriever" / PINNED, {"sides": "none"})
+    places = ("chunks", "retriever", "out", "metrics", "store", "vectors")
+    flags = [word for place in places for word in (f"--{place}", str(tmp_path / place))]
+    done = subprocess.run(
+        [sys.executable, "-v", "-m", "tasks.index", *flags, "--embedder", str(folders["onnx-int8"])],
+        env=tiny.outside_environment(), cwd=tiny.ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    imported = set(re.findall(r"^import '(\w+)'", done.stderr, re.MULTILINE))
+    assert {"lancedb", "onnxruntime"} <= imported and not imported & {"torch", "pandas", "sentence_transformers"}
+    index = Index(str(tmp_path / "store"), read_json(tmp_path / "out/manifest.json"), Embedder(folders["onnx-int8"]))
+    assert len(index.legs("bread", 3)[1]) == 3
 
 
 @pytest.mark.parametrize("threads", ["", "1", "1,1"])

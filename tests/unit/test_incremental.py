@@ -26,7 +26,7 @@ from tasks.index import (
     write_rows,
 )
 from tasks.index import settings as table_settings
-from tasks.nearest import exact_thresholds, measure_recall, sampled
+from tasks.nearest import exact_thresholds, measure, sampled
 from tasks.params import ChunksParams, IndexParams
 from tasks.params_files import load
 from tasks.records import Record
@@ -227,7 +227,7 @@ class Edits(RuleBasedStateMachine):
         self.seen |= set(texts)
         write_rows(database, table, manifest, new, gone, cache)
         if structures:
-            build_structures(table, PARAMS)
+            build_structures(table, self.world.model, manifest["embedder"], PARAMS)
 
     def up_to_date(self) -> dict[str, Any]:
         passages = passages_of(self.corpus)
@@ -357,7 +357,7 @@ def test_a_first_build_and_every_later_one_take_at_most_three_commits(world: Wor
         assert work["commits"] <= 3
         kinds.append(any(each.index_type == "IvfFlat" for each in table.list_indices()))
         assert kinds[-1] == (work["manifest"]["rows"] >= 30)
-        assert measure_recall(table, world.model, world.model.identity(), 10) >= 0.9
+        assert measure(table, world.model, world.model.identity(), 10).recall >= 0.9
     assert True in kinds and False in kinds
 
 
@@ -374,7 +374,7 @@ def test_the_exact_scan_that_recall_is_measured_by_is_exact(world: World) -> Non
 
 def test_recall_of_a_table_of_one_passage_is_whole(world: World) -> None:
     table = open_version(world.store, world.build(passages_of({"page": ["# Page", paragraph(1)]})[:1])["manifest"])
-    assert measure_recall(table, world.model, world.model.identity(), 100) == 1.0
+    assert measure(table, world.model, world.model.identity(), 100).recall == 1.0
 
 
 def test_what_is_embedded_follows_from_what_the_id_covers() -> None:

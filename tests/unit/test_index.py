@@ -82,8 +82,7 @@ def work(metrics: dict[str, Any]) -> tuple[int, int, int]:
 def test_a_build_that_finds_less_than_the_floor_is_refused_and_leaves_no_manifest(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("served_recall", "measure_recall"):  # of a new table, of one that was there
-        monkeypatch.setattr(tasks.index, name, lambda *given: 0.93)
+    monkeypatch.setattr(tasks.nearest, "recall_of", lambda *given: 0.93)
     with pytest.raises(RefusedError, match=r"finds 0\.930 of what .*; min_recall in params/index\.yaml is 0\.99"):
         place.build(corpus())
     assert not (place.folder / "out").exists()

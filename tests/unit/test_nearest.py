@@ -18,7 +18,7 @@ from tasks.nearest import (
     exact_thresholds,
     first,
     make_index,
-    measure_recall,
+    measure,
     nearest,
     partitions,
     queries_of,
@@ -86,7 +86,7 @@ def test_a_build_looks_into_few_partitions_and_finds_what_the_floor_asks(
     assert table.index_stats("vector_idx").index_type == kind
     probes = written_probes(table)
     assert work["commits"] <= 4 and probes is not None and 1 <= probes < partitions(ROWS) == 40
-    assert measure_recall(table, model, model.identity(), 100) >= PARAMS.min_recall
+    assert measure(table, model, model.identity(), 100).recall >= PARAMS.min_recall
     again = open_version(str(tmp_path / "index"), manifest)
     assert written_probes(again) == probes  # they are part of the version that the tag names
 
@@ -107,7 +107,7 @@ def test_an_index_that_is_slower_than_the_exact_scan_is_not_asked(tmp_path: Path
     assert "KNNVectorDistance" in nearest(table, near("topic1 word1")).limit(3).explain_plan()
     assert "ANN" in nearest(table, near("topic1 word1"), 4).limit(3).explain_plan()
     model: Any = Spread()
-    assert measure_recall(table, model, model.identity(), 100) == 1.0
+    assert measure(table, model, model.identity(), 100).recall == 1.0
     assert len(Index(str(tmp_path / "index"), manifest, model).legs("topic1", 5)[1]) == 5
 
 
@@ -130,6 +130,11 @@ def test_a_score_is_the_same_by_the_exact_scan_and_by_the_index_whatever_its_sta
     )
 
 
+def served(table: Any, model: Any, floor: float, made: bool) -> float:
+    identity = model.identity()
+    return served_recall(table, model, identity, measure(table, model, identity, 100), floor, made)
+
+
 def test_probes_are_tuned_again_when_an_index_was_made_or_those_in_use_lose_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,12 +143,12 @@ def test_probes_are_tuned_again_when_an_index_was_made_or_those_in_use_lose_too_
     table = connect(str(tmp_path / "index")).open_table(describe(corpus(), model.identity(), settings(PARAMS))["table"])
     before, tuned = table.version, written_probes(table)
     for made in (False, True):
-        served_recall(table, model, model.identity(), 100, PARAMS.min_recall, made)
-    served_recall(table, model, model.identity(), 100, 0.5, made=False)  # fewer would do; not worth a commit at every refresh
+        served(table, model, PARAMS.min_recall, made)
+    served(table, model, 0.5, made=False)  # fewer would do; not worth a commit at every refresh
     assert (table.version, written_probes(table)) == (before, tuned)
-    served_recall(table, model, model.identity(), 100, 0.5, made=True)
+    served(table, model, 0.5, made=True)
     assert (table.version, written_probes(table)) == (before + 1, 1)
-    served_recall(table, model, model.identity(), 100, PARAMS.min_recall, made=False)
+    served(table, model, PARAMS.min_recall, made=False)
     assert written_probes(table) == tuned
 
 
@@ -157,7 +162,7 @@ def test_where_one_bit_of_each_coordinate_does_not_find_enough_the_index_holds_w
     assert work["commits"] == 5  # rows, full text, one bit, whole, probes
     table, _, work = build(tmp_path, corpus(ROWS + ROWS // 5))  # so many outside that it is made anew
     assert table.index_stats("vector_idx").index_type == "IVF_FLAT" and work["commits"] <= 4  # it is not tried again
-    assert measure_recall(table, model, model.identity(), 100) >= PARAMS.min_recall
+    assert measure(table, model, model.identity(), 100).recall >= PARAMS.min_recall
 
 
 def test_vectors_whose_coordinates_do_not_come_in_eights_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings import Settings
+from tasks import reranking
 from tasks.encoders import passage_encoder, pinned_query_encoder, query_encoder
 from tasks.generation import decoding
 from tasks.manifest import Release
@@ -36,6 +37,7 @@ class Candidate:
     curves: Mapping[str, Path]  # what was measured while its pieces were made: "training", "examples", "retrieval"
     lock: Path
     query_encoder: tuple[Path, Mapping[str, Any]] | None = None
+    reranker: tuple[Path, Mapping[str, Any]] | None = None  # likewise, where one orders the passages
 
     def with_adapter(self, adapter: Path, evaluation: Path) -> "Candidate":
         """How that one was trained, nobody here knows."""
@@ -47,7 +49,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
     """The candidate that the pipeline left in data/."""
     data = settings.root / "data"
     embedder, retriever = data / "models/embedder", data / "retriever"
-    queries = pinned_query_encoder(retriever)
+    queries, ordering = pinned_query_encoder(retriever), reranking.pinned(data / "retrieval")
     return Candidate(
         documents=data / "documents/documents.jsonl",
         base=data / "models/base",
@@ -66,6 +68,7 @@ def workspace_candidate(settings: Settings) -> Candidate:
         },
         lock=settings.root / "dvc.lock",
         query_encoder=None if queries is None else (query_encoder(embedder, retriever), queries),
+        reranker=None if ordering is None else (data / "retrieval" / reranking.RERANKER, ordering),
     )
 
 
@@ -81,6 +84,7 @@ def as_release(candidate: Candidate, arm: Arm) -> Release:
         "index": {key: candidate.index[key] for key in ("table", "tag", "rows", "digest")},
         "embedder": embedder,
         "query_encoder": dict(candidate.query_encoder[1]) if candidate.query_encoder else None,
+        "reranker": dict(candidate.reranker[1]) if candidate.reranker else None,
         "base": base | {"digest": folder_digest(candidate.base)},
         "adapter": {"digest": folder_digest(candidate.adapter)} if uses_adapter(arm) else None,
         "tokenizer": {name: base_files[name] for name in TOKENIZER_FILES if name in base_files},

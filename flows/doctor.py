@@ -146,7 +146,7 @@ def named(found: Found) -> str:
 def pieces_of(release: Release) -> dict[str, str]:
     """What each is called -> its digest."""
     pieces: dict[str, Any] = {"base model": release.base, "embedder": release.embedder}
-    optional = {"query encoder": release.query_encoder, "adapter": release.adapter}
+    optional = {"query encoder": release.query_encoder, "reranker": release.reranker, "adapter": release.adapter}
     return {name: piece.digest for name, piece in (pieces | optional).items() if piece is not None}
 
 

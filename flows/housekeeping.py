@@ -64,7 +64,7 @@ def pinned(settings: Settings, found: Found) -> Release:
 
 def digests(release: Release) -> list[str]:
     """Of the folders in the store that it needs."""
-    pieces = (release.base, release.embedder, release.query_encoder, release.adapter)
+    pieces = (release.base, release.embedder, release.query_encoder, release.reranker, release.adapter)
     return [each.digest for each in pieces if each is not None]
 
 

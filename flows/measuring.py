@@ -76,10 +76,13 @@ def challenge(settings: Settings, candidate: Candidate, adapter: Path) -> Candid
 
 def open_candidate(settings: Settings, candidate: Candidate) -> "Index":
     from tasks.embedding import Embedder
+    from tasks.reranking import Reranker
     from tasks.search import Index
 
     folder, pinned = candidate.query_encoder or (candidate.embedder, None)
-    index = Index(settings.index_uri, {**candidate.index, "query_encoder": pinned}, Embedder(folder))
+    ordering, expected = candidate.reranker or (None, None)
+    manifest = {**candidate.index, "query_encoder": pinned, "reranker": expected}
+    index = Index(settings.index_uri, manifest, Embedder(folder), Reranker(ordering, settings.vectors) if ordering else None)
     tombstones = erasures.standing(settings, ledger.read(settings.ledger))
     if tombstones.erased:
         index.hide(tombstones.covers)

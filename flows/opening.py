@@ -71,7 +71,8 @@ def open_pieces(settings: Settings, release: Release) -> Pieces:
     adapter = open_folder(settings.store, release.adapter.digest) if release.adapter else None
     check_tokenizer(release, {name: file_digest(base / name) for name in release.tokenizer})
     tuned = open_folder(settings.store, release.query_encoder.digest) if release.query_encoder else None
-    return Pieces(base, embedder, adapter, settings.index_uri, tuned)
+    reranker = open_folder(settings.store, release.reranker.digest) if release.reranker else None
+    return Pieces(base, embedder, adapter, settings.index_uri, tuned, reranker)
 
 
 def check_tokenizer(release: Release, actual: dict[str, str]) -> None:

@@ -119,6 +119,8 @@ def seal_pieces(settings: Settings, candidate: Candidate, release: Release) -> N
     seal_folder(settings.store, candidate.embedder)
     if candidate.query_encoder:
         seal_folder(settings.store, candidate.query_encoder[0])
+    if candidate.reranker:
+        seal_folder(settings.store, candidate.reranker[0])
     if release.adapter:
         seal_folder(settings.store, candidate.adapter)
     seal_file(settings.store, render(release).encode())

@@ -49,7 +49,9 @@ def tags_of(release: Release, verdict: Record) -> dict[str, str]:
         "adapter": short(release.adapter.digest) if release.adapter else "none",
         "primary": f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
         "questions": short(verdict["thresholds"]["questions"]),
-    } | ({"query encoder": short(release.query_encoder.digest)} if release.query_encoder else {})
+        **({"query encoder": short(release.query_encoder.digest)} if release.query_encoder else {}),
+        **({"reranker": release.reranker.id or short(release.reranker.digest)} if release.reranker else {}),
+    }
 
 
 def ensure(settings: Settings, entries: list[Entry], release: str, run_id: str) -> int:

@@ -13,6 +13,7 @@ from tasks.manifest import Release
 from tasks.params import ARMS, Arm, uses_adapter, uses_passages
 from tasks.prompts import cited_passages, fitting, unpinned
 from tasks.records import Record
+from tasks.reranking import Reranker
 from tasks.search import Index, checked_question
 from tasks.tombstones import Tombstones
 
@@ -26,6 +27,7 @@ class Pieces:
     adapter: Path | None
     store: str
     query_encoder: Path | None = None  # where questions go through another one than passages
+    reranker: Path | None = None  # where one orders the passages
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class Assistant:
         manifest = self.release.index.model_dump() | {"embedder": self.release.embedder.model_dump()}
         if self.release.query_encoder is not None:
             manifest["query_encoder"] = self.release.query_encoder.model_dump()
-        index = Index(self.pieces.store, manifest, Embedder(self.pieces.query_encoder or self.pieces.embedder))
+        if self.release.reranker is not None:
+            manifest["reranker"] = self.release.reranker.model_dump()
+        reranker = None if self.pieces.reranker is None else Reranker(self.pieces.reranker)
+        index = Index(self.pieces.store, manifest, Embedder(self.pieces.query_encoder or self.pieces.embedder), reranker)
         if self.hidden.erased:
             index.hide(self.hidden.covers)
         return index

@@ -52,10 +52,11 @@ class Subject:
 
 def evaluate(
     index: Path, embedder: Path, retriever: Path, base: Path, adapter: Path, retrieval: Path, questions: Path, out: Path,
-    metrics: Path, plots: Path, store: str, answers: Path, params: EvaluateParams, prompt: PromptParams, gate: GateParams,
+    metrics: Path, plots: Path, store: str, answers: Path, vectors: Path,
+    params: EvaluateParams, prompt: PromptParams, gate: GateParams,
 ) -> None:  # fmt: skip
     """Write out/answers.jsonl, out/report.json, out/prompt.json, out/golden.json; pictures go to `plots`, means to `metrics`."""
-    searcher = open_index(store, index, embedder, retriever)
+    searcher = open_index(store, index, embedder, retriever, retrieval, vectors)
     settings = read_json(retrieval / "settings.json")
     used = resolved(prompt)
     shots = choose_shots(read_jsonl(questions / "train.jsonl"), searcher, settings, used)

@@ -30,7 +30,7 @@ def examples(
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
     refuse_contaminated(asked, dealt.near_duplicate)  # the files may come from another hand than our own dealing
-    searcher = open_index(store, index, embedder, retriever)
+    searcher = open_index(store, index, embedder, retriever, retrieval)
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     screen = Screen(params.secrets, params.personal_data, params.phone_regions)

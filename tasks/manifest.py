@@ -75,6 +75,18 @@ class Base(Group):
     digest: Digest
 
 
+class Reranker(Group):
+    """A cross-encoder; `fingerprint` is its scores of some probe pairs."""
+
+    source: Name
+    id: str
+    revision: str
+    digest: Digest
+    max_tokens: Positive
+    backend: Name
+    fingerprint: Annotated[list[float], Field(min_length=1)]
+
+
 class Adapter(Group):
     digest: Digest
 
@@ -87,6 +99,7 @@ class Release(Group):
     index: Index
     embedder: Embedder
     query_encoder: Embedder | None = None  # where questions go through another one than passages
+    reranker: Reranker | None = None  # where one orders the passages
     base: Base
     adapter: Adapter | None
     tokenizer: Annotated[dict[Name, Digest], Field(min_length=1)]  # every file of it, by name
@@ -97,8 +110,8 @@ class Release(Group):
     arm: Arm
 
     @model_serializer(mode="wrap")
-    def _as_before_there_were_query_encoders(self, serialise: SerializerFunctionWrapHandler) -> Record:
-        return without(serialise(self), {"query_encoder": None})
+    def _as_before_there_were_these(self, serialise: SerializerFunctionWrapHandler) -> Record:
+        return without(serialise(self), {"query_encoder": None, "reranker": None})
 
     @model_validator(mode="after")
     def whole(self) -> Self:
@@ -106,6 +119,8 @@ class Release(Group):
             raise ValueError(f"the arm {self.arm} needs an adapter")
         if self.query_encoder and (not self.query_encoder.tuned or self.query_encoder.tuned.of != self.embedder.digest):
             raise ValueError("the query encoder was not tuned from the embedder of the passages")
+        if bool(self.retrieval.get("rerank")) != (self.reranker is not None):
+            raise ValueError("`retrieval.rerank` and `reranker` go together: there is one of them")
         try:
             canonical_json(self.model_dump())
         except TypeError as error:
@@ -183,6 +198,7 @@ def difference(a: Release, b: Release) -> list[str]:
         *values("index", a.index.model_dump(include={"table"}), b.index.model_dump(include={"table"})),
         *model("embedder", a.embedder, b.embedder),
         *piece("query encoder", a.query_encoder, b.query_encoder),
+        *piece("reranker", a.reranker, b.reranker),
         *model("base model", a.base, b.base),
         *piece("adapter", a.adapter, b.adapter),
         *tokenizer_files(a.tokenizer, b.tokenizer),
@@ -213,7 +229,10 @@ def model(what: str, a: Embedder | Base, b: Embedder | Base) -> list[str]:
     return changed
 
 
-def piece(what: str, a: Adapter | Embedder | None, b: Adapter | Embedder | None) -> list[str]:
+Piece = Adapter | Embedder | Reranker | None
+
+
+def piece(what: str, a: Piece, b: Piece) -> list[str]:
     """`adapter: none -> 0123456789ab`"""
     if a == b:
         return []

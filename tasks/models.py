@@ -1,4 +1,5 @@
-"""Stage `models`: the base language model and the embedder, materialised at a pinned revision, every file checked."""
+"""Stage `models`: the base language model, the embedder and, where params name one, the reranker, materialised at a pinned
+revision, every file checked."""
 
 import shutil
 from importlib.metadata import PackageNotFoundError, files
@@ -7,9 +8,9 @@ from typing import Any
 
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
-from tasks.params import EmbedderSource, ModelSource, ModelsParams
-from tasks.quantise import quantise
-from tasks.records import file_digest, write_json
+from tasks.params import EmbedderSource, ModelSource, ModelsParams, RerankerSource
+from tasks.quantise import quantise_embedder, quantise_reranker
+from tasks.records import file_digest, read_json, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
 IDENTITY = "tandem.json"  # beside the weights: what the folder's digest must cover and the weights do not say
@@ -20,13 +21,15 @@ ADVICE = "Use `source: builtin`, or a folder that you copied here: `source: fold
 
 
 def models(builtin: Path, out: Path, params: ModelsParams) -> None:
-    """Write out/base and out/embedder, each a folder that transformers loads without a network."""
+    """Write out/base, out/embedder and out/reranker, each a folder that transformers loads without a network."""
     fresh_folder(out)
     say(f"base model: {params.base.source} {params.base.id}")
     materialise(params.base, builtin, out / "base")
     write_json(out / "base" / IDENTITY, identity(params.base))
     say(f"embedder: {params.embedder.source} {params.embedder.id}")
     write_embedder(params.embedder, out / "embedder")
+    say(f"reranker: {params.reranker.source} {params.reranker.id}")
+    write_reranker(params.reranker, out / "reranker")
 
 
 def write_embedder(source: EmbedderSource, out: Path) -> None:
@@ -34,21 +37,45 @@ def write_embedder(source: EmbedderSource, out: Path) -> None:
     materialise(source, minilm_folder, out)
     write_json(out / IDENTITY, identity(source))
     if source.backend == "onnx-int8":
-        quantise(out)
+        quantise_embedder(out)
 
 
-def materialise(source: ModelSource | EmbedderSource, builtin: object, target: Path) -> None:
+def write_reranker(source: RerankerSource, out: Path) -> None:
+    """A folder that `tasks.reranking.Reranker` opens; without a reranker one that says so."""
+    if source.source == "none":
+        write_json(out / IDENTITY, {"source": "none"})
+        return
+    materialise(source, None, out)
+    check_cross_encoder(out, source)
+    write_json(out / IDENTITY, identity(source))
+    if source.backend == "onnx-int8":
+        quantise_reranker(out)
+
+
+def check_cross_encoder(folder: Path, source: RerankerSource) -> None:
+    """transformers opens any encoder as a classifier, with a head of random numbers and no more than a warning."""
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    kinds = [str(kind) for kind in config.get("architectures") or ["unnamed"]]
+    labels = len(config["id2label"]) if "id2label" in config else 2  # what is not said is transformers' default
+    if not all(kind.endswith("ForSequenceClassification") for kind in kinds) or labels != 1:
+        raise InputError(
+            f"params/models.yaml: reranker: {source.id} is no cross-encoder (its architecture is {', '.join(kinds)} with "
+            f"{labels} outputs; it takes a ...ForSequenceClassification with one). Name one, or set source: none"
+        )
+
+
+def materialise(source: ModelSource | RerankerSource, builtin: object, target: Path) -> None:
     folder = locate(source, builtin)
     copy_model(folder, target)
     check_model_folder(target)
 
 
-def identity(source: ModelSource) -> dict[str, Any]:
+def identity(source: ModelSource | RerankerSource) -> dict[str, Any]:
     """Where a folder lay is no property of its model: the same files from another place are the same model."""
     return source.model_dump() | ({"id": "", "revision": ""} if source.source == "folder" else {})
 
 
-def locate(source: ModelSource, builtin: object) -> Path:
+def locate(source: ModelSource | RerankerSource, builtin: object) -> Path:
     if source.source == "hub":
         return download(source.id, source.revision)
     if source.source == "builtin":

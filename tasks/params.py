@@ -38,10 +38,7 @@ class ModelSource(Group):
 
     @model_validator(mode="after")
     def pinned(self) -> Self:
-        if self.source == "hub" and not (self.id and _is_commit(self.revision)):
-            raise ValueError("a hub model needs `id` and `revision`, the full 40-digit commit (branches move)")
-        if self.source == "folder" and not self.id:
-            raise ValueError("a folder model needs its path in `id`")
+        _check_pinned(self.source, self.id, self.revision)
         return self
 
 
@@ -52,10 +49,31 @@ class EmbedderSource(ModelSource):
     backend: Backend
 
 
+class RerankerSource(Group):
+    source: Literal["none", "hub", "folder"]
+    id: str
+    revision: str
+    max_tokens: Positive
+    backend: Literal["torch", "onnx-int8"]
+
+    @model_validator(mode="after")
+    def pinned(self) -> Self:
+        _check_pinned(self.source, self.id, self.revision)
+        return self
+
+
 class ModelsParams(Params):
     file = "models.yaml"
     base: ModelSource
     embedder: EmbedderSource
+    reranker: RerankerSource
+
+
+def _check_pinned(source: str, identity: str, revision: str) -> None:
+    if source == "hub" and not (identity and _is_commit(revision)):
+        raise ValueError("a hub model needs `id` and `revision`, the full 40-digit commit (branches move)")
+    if source == "folder" and not identity:
+        raise ValueError("a folder model needs its path in `id`")
 
 
 class DocumentsParams(Params):
@@ -136,6 +154,13 @@ class RetrievalParams(Params):
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Positive
     seed: Natural
+    rerank: Annotated[int, Field(ge=10)]  # retrieval is judged on its first ten passages
+
+    @model_validator(mode="after")
+    def reaches(self) -> Self:
+        if self.rerank < max(self.k):
+            raise ValueError(f"`rerank` is {self.rerank}, below the largest `k`: passages of two kinds of scores would be shown")
+        return self
 
 
 PLACEHOLDERS = {  # of the templates: what has to stand in one, and what may

@@ -1,4 +1,5 @@
-"""An embedder as one ONNX graph, tokens to unit vector, whose linear layers multiply 8-bit integers.
+"""A model as one ONNX graph whose linear layers multiply 8-bit integers: an embedder, tokens to unit vector, or a cross-encoder,
+tokens of a pair to its score.
 
 A weight has one scale per column, an activation one per token, found as it comes by. onnxruntime's own dynamic quantisation takes
 one scale for a whole batch: it is no faster, further from the original (cosine 0.993 where this has 0.996), and a text's vector
@@ -7,7 +8,7 @@ at 16 bits, get the very same integers.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from tasks.backends import FACTS, QUANTISED, TOKENIZER, OnnxBackend, TorchBackend, pooling, require, sentence_model
 from tasks.errors import InputError
+from tasks.pair_backends import OnnxPairs, TorchPairs, pair_model
 from tasks.records import write_json
 
 WEIGHT_LEVELS = 63  # -63..63; an activation has 1..255 around ZERO
@@ -26,11 +28,28 @@ TEXTS = (
     "How many days of paid leave do I get?",
     "Error 4012 means that the tank is empty; fill it, then close the lid.",
 )
+PAIRS = (
+    ("leave", "Every baker has 29 days of paid leave a year."),
+    ("How many days of paid leave do I get?", "Every baker has 29 days of paid leave a year. It is taken by the end of March."),
+    ("How many days of paid leave do I get?", "Vans leave at 5:45."),
+)
+MOST_APART = 0.1  # of the largest score, or of 1: between a pair's score before and after
 ADVICE = "set backend: torch, or torch-bf16, in params/models.yaml"
 
 
-def quantise(folder: Path) -> None:
-    """Write graph, tokenizer and facts into the embedder's folder. Raises InputError where its architecture does not allow it."""
+def quantise_embedder(folder: Path) -> None:
+    """Write graph, tokenizer and facts into its folder. Raises InputError where its architecture does not allow it."""
+    quantise(folder, export_embedder)
+    check_vectors_agree(folder)
+
+
+def quantise_reranker(folder: Path) -> None:
+    """The same of a cross-encoder."""
+    quantise(folder, export_reranker)
+    check_scores_agree(folder)
+
+
+def quantise(folder: Path, export: Callable[[Path, Path], None]) -> None:
     require("onnxruntime")
     onnx = require("onnx")
     target = folder / QUANTISED
@@ -41,15 +60,21 @@ def quantise(folder: Path) -> None:
         onnx.save(graph, str(target))
     except Exception as error:  # of the tracer, of the exporter, of protobuf: each has types of its own
         raise InputError(f"{folder.name} cannot be exported to ONNX ({str(error).splitlines()[0]}); {ADVICE}") from error
-    check_vectors_agree(folder)
 
 
-def export(folder: Path, target: Path) -> None:
-    """The model as it is, in float32. The tracing exporter: the newer one gives a graph that onnxruntime 1.31 cannot open."""
+def export_embedder(folder: Path, target: Path) -> None:
+    """The model as it is, in float32, with what OnnxBackend needs in order to do without sentence-transformers."""
     import torch
 
     model = sentence_model(folder, device="cpu", attn_implementation="eager").float().eval()
-    write_beside(model, folder)
+    facts = {
+        "prompts": model.prompts,
+        "pooling": pooling(model),
+        "max_tokens": model.max_seq_length,
+        "dimension": model.get_embedding_dimension(),
+        "padding": model.tokenizer.pad_token_id,
+    }
+    write_beside(folder, model.tokenizer, facts)
 
     class Whole(torch.nn.Sequential):  # type: ignore[misc]
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
@@ -59,34 +84,54 @@ def export(folder: Path, target: Path) -> None:
             return torch.nn.functional.normalize(features["sentence_embedding"], dim=1)  # (batch, dimension)
 
     tokens = model.tokenizer(list(TEXTS), padding=True, return_tensors="pt")
-    axes = {0: "batch", 1: "length"}
+    trace(Whole(*model), {name: tokens[name] for name in ("input_ids", "attention_mask")}, "embedding", target)
+
+
+def export_reranker(folder: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    model = pair_model(folder, attn_implementation="eager")
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokens = tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokens]
+    padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
+    write_beside(folder, tokenizer, {"inputs": names, "padding": padding, "max_tokens": tokenizer.model_max_length})
+
+    class Whole(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *given: Any) -> Any:
+            return self.model(**dict(zip(names, given, strict=True))).logits[:, 0]  # (batch,)
+
+    trace(Whole(), {name: tokens[name] for name in names}, "score", target)
+
+
+def trace(module: Any, inputs: Mapping[str, Any], output: str, target: Path) -> None:
+    """The tracing exporter: the newer one gives a graph that onnxruntime 1.31 cannot open."""
+    import torch
+
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about shapes; the vectors are compared afterwards
+        warnings.simplefilter("ignore")  # of the tracer, about shapes; what comes out is compared afterwards
         torch.onnx.export(
-            Whole(*model),
-            (tokens["input_ids"], tokens["attention_mask"]),
+            module,
+            tuple(inputs.values()),
             str(target),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["embedding"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "batch"}},
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in inputs} | {output: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )
 
 
-def write_beside(model: Any, folder: Path) -> None:
-    """What OnnxBackend needs in order to do without sentence-transformers."""
-    tokenizer = model.tokenizer.backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(folder / TOKENIZER))
-    facts = {
-        "prompts": model.prompts,
-        "pooling": pooling(model),
-        "max_tokens": model.max_seq_length,
-        "dimension": model.get_embedding_dimension(),
-        "padding": model.tokenizer.pad_token_id,
-    }
+def write_beside(folder: Path, tokenizer: Any, facts: Mapping[str, Any]) -> None:
+    plain = tokenizer.backend_tokenizer
+    plain.no_truncation()
+    plain.no_padding()
+    plain.save(str(folder / TOKENIZER))
     write_json(folder / FACTS, facts)
 
 
@@ -169,3 +214,11 @@ def check_vectors_agree(folder: Path) -> None:
     least = float((before * after).sum(axis=1).min())
     if not least >= LEAST_COSINE:
         raise InputError(f"{folder.name} in 8-bit integers gives other vectors (cosine {least:.3f}); {ADVICE}")
+
+
+def check_scores_agree(folder: Path) -> None:
+    """Likewise."""
+    before, after = (backend.logits(PAIRS) for backend in (TorchPairs(folder, 10_000), OnnxPairs(folder, 10_000)))
+    furthest = float(np.abs(before - after).max())
+    if not furthest <= MOST_APART * max(1.0, float(np.abs(before).max())):
+        raise InputError(f"{folder.name} in 8-bit integers gives other scores ({furthest:.2f} apart); {ADVICE}")

@@ -1,10 +1,12 @@
-"""Stage `retrieval`: fusion, its weight and the number of passages, chosen on the validation questions, with the curve behind it.
+"""Stage `retrieval`: fusion, its weight, whether a reranker orders what it finds, and the number of passages, chosen on the
+validation questions, with the curve behind it.
 
 What counts is the first passage that holds the answer: states the question's fact, or is of its page where no fact is known. On
 short pages nearly every setting finds the right page, and what the model then reads decides.
 """
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +17,89 @@ from tasks.lean_imports import import_arrow_without_pandas
 from tasks.params import RetrievalParams
 from tasks.plots import retrieval_curve
 from tasks.records import Record, read_jsonl, write_json
+from tasks.reranking import PINNED, RERANKER, Reranker, as_read, reordered, reranker_of
 from tasks.scores import named, retrieval_scores
-from tasks.search import Ranking, fused, open_index
+from tasks.search import Ranking, checked_question, fused, open_index
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.statistics import bounds
 
 TARGET = "ndcg@10"
 Legs = tuple[Ranking, Ranking, dict[str, Record]]
+Scores = Mapping[str, Mapping[str, float]]  # question -> passage id -> what the reranker says
 
 
 def retrieval(
-    index: Path, embedder: Path, retriever: Path, questions: Path, out: Path, metrics: Path, plots: Path, store: str,
-    params: RetrievalParams,
+    index: Path, embedder: Path, retriever: Path, reranker: Path, questions: Path, out: Path, metrics: Path, plots: Path,
+    store: str, vectors: Path, params: RetrievalParams,
 ) -> None:  # fmt: skip
-    """Write out/settings.json {"fusion", "text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`."""
+    """Write out/settings.json {"fusion", "text_weight", "k", "candidates", "mode"}; the curve goes to `metrics`. Where the
+    reranker is adopted, the settings have "rerank" too, and it lies in out/reranker."""
     searcher = open_index(store, index, embedder, retriever)
     asked = [record for record in read_jsonl(questions / "validation.jsonl") if record["document"]]
     if not asked:
         raise InputError("no validation question names a page; retrieval cannot be chosen. Add pairs with a document")
     searcher.expect([record["question"] for record in asked])
     legs = {record["id"]: searcher.legs(record["question"], params.candidates) for record in asked}
-    settings, curve = choose(legs, {record["id"]: record for record in asked}, params)
+    reads = reranker_of(reranker, vectors)
+    scores = None if reads is None else read_all(reads, asked, legs, params)
+    settings, points = choose(legs, {record["id"]: record for record in asked}, params, scores)
+    curve = [point for point in points if "rerank" not in point]
     fresh_folder(out)
     shown, chosen = picture(curve, settings)
     retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
-    write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve})
+    reranked = {} if reads is None else {"reranked": [point for point in points if "rerank" in point]}
+    write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve} | reranked)
+    if reads is not None and "rerank" in settings:
+        shutil.copytree(reads.folder, out / RERANKER, copy_function=shutil.copyfile)
+        write_json(out / PINNED, reads.identity())
     write_json(out / "settings.json", settings)
-    say(f"retrieval: {settings['mode']} ({settings['fusion']}, text weight {settings['text_weight']}), {settings['k']} passages")
+    say(
+        f"retrieval: {settings['mode']} ({settings['fusion']}, text weight {settings['text_weight']}), {settings['k']} passages"
+        + ("" if reads is None else f", reranker {'adopted' if 'rerank' in settings else 'not adopted'}")
+    )
+
+
+def read_all(reranker: Reranker, asked: Sequence[Record], legs: Mapping[str, Legs], params: RetrievalParams) -> Scores:
+    """Question -> passage id -> score, of every passage that any choice would put before the reranker."""
+    found: dict[str, dict[str, float]] = {}
+    for record in asked:
+        text, vector, passages = legs[record["id"]]
+        tops = [fused(text, vector, choice)[: params.rerank] for choice in candidates(params)]
+        keys = sorted({key for top in tops for key, _ in top})
+        scores = reranker.scores(checked_question(record["question"]), [as_read(passages[key]) for key in keys])
+        found[record["id"]] = dict(zip(keys, scores, strict=True))
+    say(f"retrieval: the reranker has scored {sum(map(len, found.values()))} pairs of {len(found)} questions")
+    return found
 
 
 def choose(
-    legs: Mapping[str, Legs], asked: Mapping[str, Record], params: RetrievalParams
+    legs: Mapping[str, Legs], asked: Mapping[str, Record], params: RetrievalParams, scores: Scores | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The better leg alone, unless the best fusion is better than it beyond doubt; then the smallest k that loses nothing."""
-    choices = candidates(params)
+    """The better leg alone, unless the best fusion is better than it beyond doubt; that, unless the best with a reranker (whose
+    `scores` are given) is better beyond doubt again; then the smallest k that loses nothing."""
+    plain = candidates(params)
+    read = [] if scores is None else [choice | {"rerank": params.rerank} for choice in plain]
     pages = {question: record["document"] for question, record in asked.items()}
     items = {question: named(legs[question][2], record) for question, record in asked.items()}
-    scored = [retrieval_scores(ranked_items(legs, items, choice), pages) for choice in choices]
+    found = [retrieval_scores(ranked_items(legs, items, choice, scores), pages) for choice in [*plain, *read]]
     curve = [
-        choice | {name: mean(values) for name, values in scores.items()} for choice, scores in zip(choices, scored, strict=True)
+        choice | {name: mean(values) for name, values in each.items()}
+        for choice, each in zip([*plain, *read], found, strict=True)
     ]
-    places = range(len(choices))
-    leg = max((place for place in places if choices[place]["fusion"] == "none"), key=lambda place: curve[place][TARGET])
-    best = max(places, key=lambda place: curve[place][TARGET])
-    sure = curve[best][TARGET] > curve[leg][TARGET] and clearly_better(scored[best][TARGET], scored[leg][TARGET], pages, params)
-    chosen = choices[best if sure else leg]
-    ranked = ranked_items(legs, items, chosen)
+
+    def best(places: Iterable[int]) -> int:
+        return max(places, key=lambda place: curve[place][TARGET])
+
+    def surer(challenger: int, holder: int) -> int:
+        better = curve[challenger][TARGET] > curve[holder][TARGET]
+        sure = better and clearly_better(found[challenger][TARGET], found[holder][TARGET], pages, params)
+        return challenger if sure else holder
+
+    leg = best(place for place, choice in enumerate(plain) if choice["fusion"] == "none")
+    place = surer(best(range(len(plain))), leg)
+    place = surer(best(range(len(plain), len(curve))), place) if read else place
+    chosen = [*plain, *read][place]
+    ranked = ranked_items(legs, items, chosen, scores)
     k = smallest_k({question: [item == pages[question] for item in ranked[question]] for question in ranked}, params)
     mode = {0.0: "vector", 1.0: "text"}.get(chosen["text_weight"], "hybrid")
     return chosen | {"k": k, "candidates": params.candidates, "mode": mode}, curve
@@ -86,10 +125,13 @@ def picture(curve: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
 
 
 def ranked_items(
-    legs: Mapping[str, Legs], items: Mapping[str, Mapping[str, str]], choice: Mapping[str, Any]
+    legs: Mapping[str, Legs], items: Mapping[str, Mapping[str, str]], choice: Mapping[str, Any], scores: Scores | None = None
 ) -> dict[str, list[str]]:
     """Question -> what each passage counts as, best passage first."""
-    return {question: [items[question][key] for key, _ in fused(*legs[question][:2], choice)] for question in items}
+    rankings = {question: fused(*legs[question][:2], choice) for question in items}
+    if "rerank" in choice and scores is not None:
+        rankings = {question: reordered(found, scores[question], choice["rerank"]) for question, found in rankings.items()}
+    return {question: [items[question][key] for key, _ in found] for question, found in rankings.items()}
 
 
 def clearly_better(

@@ -24,7 +24,7 @@ from tasks.errors import InputError
 from tasks.exclusion import may_train
 from tasks.lineage import LINEAGE, learnt, lineage
 from tasks.params import IndexParams, QuestionsParams, RetrievalParams, RetrieverParams
-from tasks.quantise import quantise
+from tasks.quantise import quantise_embedder
 from tasks.records import Record, read_jsonl, write_json
 from tasks.retrieval import Legs, choose, ranked_items
 from tasks.scores import answers, named, retrieval_scores
@@ -162,7 +162,7 @@ def finish(plain: Embedder, encoder: Path, records: Sequence[Record], sides: str
     write_json(encoder / "tandem.json", plain.source | {"tuned": {"sides": sides, "of": plain.digest}})
     write_json(encoder / LINEAGE, lineage(records))
     if plain.backend == "onnx-int8":
-        quantise(encoder)
+        quantise_embedder(encoder)
 
 
 def text_leg(

@@ -1,4 +1,4 @@
-"""Retrieval as it is served: a full-text leg, a vector leg, and their fusion.
+"""Retrieval as it is served: a full-text leg, a vector leg, their fusion, and a reranker where one is served.
 
 A fusion is a convex combination of scores that were made comparable (Bruch, Gai and Ingber, "An Analysis of Fusion Functions for
 Hybrid Retrieval", TOIS 2023), by their `ratio` to the leg's best or by `minmax`, or the sum of reciprocal ranks, `rrf` (Cormack,
@@ -17,6 +17,7 @@ from tasks.encoders import pinned_query_encoder, query_encoder
 from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
 from tasks.records import Record, read_json
+from tasks.reranking import Reranker, adopted, as_read, check_reranker, pinned, reordered
 from tasks.tables import check_store, checkout, connect, open_table, tags
 from tasks.texts import as_asked
 
@@ -29,12 +30,13 @@ MOST_FETCHED = 32  # times the candidates: a corpus of equal passages is not rea
 
 class Index:
     """One version of the table, the one that the manifest names, read-only, with the embedder that it expects of questions: that
-    of its passages, or the manifest's "query_encoder", tuned from it."""
+    of its passages, or the manifest's "query_encoder", tuned from it; and with the manifest's "reranker"."""
 
-    def __init__(self, store: str, manifest: Mapping[str, Any], embedder: Embedder) -> None:
+    def __init__(self, store: str, manifest: Mapping[str, Any], embedder: Embedder, reranker: Reranker | None = None) -> None:
         check_store(store)
         check_query_encoder(manifest, embedder.identity())
-        self.embedder = embedder
+        check_reranker(manifest.get("reranker"), reranker)
+        self.embedder, self.reranker = embedder, reranker
         self.dimension = int(manifest["embedder"]["dimension"])
         self.table = open_version(store, manifest)
         self.embedded: dict[str, Vectors] = {}
@@ -59,6 +61,8 @@ class Index:
     def forget(self, question: str) -> None:
         """So that its next search takes as long as a person would wait for it."""
         self.embedded.pop(checked_question(question), None)
+        if self.reranker is not None:
+            self.reranker.afresh.add(checked_question(question))
 
     def passages(self) -> Iterator[Record]:
         """All of them, a batch at a time: a large table is not held in memory."""
@@ -87,14 +91,29 @@ class Index:
     def search(self, question: str, settings: Mapping[str, Any]) -> list[Record]:
         """The k best passages, best first, each with its score."""
         text, vector, passages = self.legs(question, settings["candidates"])
-        best = fused(text, vector, settings)[: settings["k"]]
-        return [passages[key] | {"score": round(score, 6)} for key, score in best]
+        ranking = fused(text, vector, settings)
+        if depth := settings.get("rerank"):
+            ranking = reordered(ranking, self.read(question, [passages[key] for key, _ in ranking[:depth]]), depth)
+        return [passages[key] | {"score": round(score, 6)} for key, score in ranking[: settings["k"]]]
+
+    def read(self, question: str, passages: Sequence[Record]) -> dict[str, float]:
+        """Passage id -> its score by the reranker."""
+        if self.reranker is None:
+            raise IntegrityError("these settings of retrieval ask for a reranker, and none is here; run: dvc repro retrieval")
+        scores = self.reranker.scores(checked_question(question), [as_read(passage) for passage in passages])
+        return {passage["id"]: score for passage, score in zip(passages, scores, strict=True)}
 
 
-def open_index(store: str, index: Path, embedder: Path, retriever: Path) -> Index:
-    """As the pipeline has it: the outputs of the stages `index`, `models` (its embedder) and `retriever`."""
+def open_index(
+    store: str, index: Path, embedder: Path, retriever: Path, retrieval: Path | None = None, kept: Path | None = None
+) -> Index:
+    """As the pipeline has it: the outputs of the stages `index`, `models` (its embedder), `retriever` and, once a reranker may
+    have been adopted, `retrieval`; and where that finds the scores that it gave before."""
     manifest = read_json(index / "manifest.json") | {"query_encoder": pinned_query_encoder(retriever)}
-    return Index(store, manifest, Embedder(query_encoder(embedder, retriever)))
+    if retrieval is None:
+        return Index(store, manifest, Embedder(query_encoder(embedder, retriever)))
+    manifest["reranker"] = pinned(retrieval)
+    return Index(store, manifest, Embedder(query_encoder(embedder, retriever)), adopted(retrieval, kept))
 
 
 def widened(settings: Mapping[str, Any]) -> dict[str, Any]:

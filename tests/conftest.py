@@ -12,6 +12,7 @@ os.environ.update(
     GOMP_SPINCOUNT="1000",  # or two busy cores make a test that trains a hundred times slower
 )  # fmt: skip  # before a library reads them at its import
 
+import crossing
 import tiny
 from hypothesis import settings
 
@@ -47,6 +48,12 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     client(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-encoder that learnt one word."""
+    return crossing.write_reranker(tmp_path_factory.mktemp("models") / "reranker")
 
 
 @pytest.fixture(scope="session")

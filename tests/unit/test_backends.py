@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from test_index import corpus
+from test_models import NO_RERANKER
 
 from tasks.artifacts import check_model_folder
 from tasks.backends import QUANTISED, batches
@@ -18,7 +19,7 @@ from tasks.encoders import PINNED
 from tasks.errors import InputError, IntegrityError
 from tasks.models import models
 from tasks.params import BACKENDS, ModelsParams
-from tasks.quantise import quantise
+from tasks.quantise import quantise_embedder
 from tasks.records import file_digest, read_json, write_json, write_jsonl
 from tasks.search import Index, check_embedder
 
@@ -41,6 +42,7 @@ def params(embedder: Path, backend: str) -> ModelsParams:
         {
             "base": {"source": "builtin", "id": "", "revision": ""},
             "embedder": source | {"max_tokens": 32, "backend": backend},
+            "reranker": NO_RERANKER,
         }
     )
 
@@ -93,7 +95,7 @@ def test_a_release_from_before_there_was_a_choice_is_read_as_torch(folders: dict
 def test_the_graph_is_made_again_byte_for_byte(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["onnx-int8"], tmp_path / "again"))
     (folder / QUANTISED).unlink()
-    quantise(folder)
+    quantise_embedder(folder)
     assert file_digest(folder / QUANTISED) == file_digest(folders["onnx-int8"] / QUANTISED)
 
 
@@ -124,14 +126,14 @@ def test_without_its_package_the_way_out_is_named(
     with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install onnxruntime, or set backend: torch"):
         Embedder(folders["onnx-int8"])
     with pytest.raises(InputError, match="onnxruntime"):
-        quantise(tmp_path)
+        quantise_embedder(tmp_path)
 
 
 def test_a_model_that_cannot_be_exported_is_named_with_the_way_out(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["torch"], tmp_path / "embedder"))
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match=r"embedder cannot be exported to ONNX.*set backend: torch"):
-        quantise(folder)
+        quantise_embedder(folder)
 
 
 def test_a_batch_holds_no_more_than_its_budget_and_every_text_once() -> None:

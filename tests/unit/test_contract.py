@@ -108,7 +108,15 @@ def test_every_line_of_a_params_file_says_what_the_value_trades_off() -> None:
     assert paths
     for path in paths:
         for line in path.read_text().splitlines():
-            commented = "#" in line or line.split(":")[0].strip() in (*ARMS, "seed", "id", "revision", "base", "embedder")
+            commented = "#" in line or line.split(":")[0].strip() in (
+                *ARMS,
+                "seed",
+                "id",
+                "revision",
+                "base",
+                "embedder",
+                "reranker",
+            )
             assert commented, f"{path.name}: {line!r} has no comment with unit and trade-off"
 
 

@@ -83,6 +83,21 @@ def test_a_query_encoder_is_pinned_and_a_release_from_before_there_were_any_keep
             load_release(json.dumps(manifest(query_encoder=wrong)))
 
 
+def test_a_reranker_is_pinned_with_the_number_of_passages_that_it_orders_and_only_then() -> None:
+    reads = {
+        "source": "hub", "id": "org/reads", "revision": "1" * 40, "digest": DIGEST["e"], "max_tokens": 256,
+        "backend": "onnx-int8", "fingerprint": [0.25, -7.5],
+    }  # fmt: skip
+    ordered = manifest()["retrieval"] | {"rerank": 20}
+    made = release(reranker=reads, retrieval=ordered)
+    assert release(reranker=None) == release() and "rerank" not in render(release())
+    assert release_id(made) != release_id(release()) and load_release(render(made)) == made
+    assert difference(release(), made) == [f"reranker: none -> {short(DIGEST['e'])}", "retrieval rerank: (not set) -> 20"]
+    for wrong in ({"reranker": reads}, {"retrieval": ordered}):
+        with pytest.raises(IntegrityError, match=r"`retrieval\.rerank` and `reranker` go together"):
+            load_release(json.dumps(manifest(**wrong)))
+
+
 def test_the_id_does_not_depend_on_the_order_of_keys_and_changes_with_every_piece() -> None:
     backwards = Release.model_validate(dict(reversed(manifest().items())))
     assert release_id(backwards) == release_id(release())

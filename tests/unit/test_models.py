@@ -9,11 +9,17 @@ from tasks.models import copy_model, minilm_folder, models
 from tasks.params import ModelsParams
 from tasks.records import folder_digest, folder_digests, read_json
 
+NO_RERANKER = {"source": "none", "id": "", "revision": "", "max_tokens": 64, "backend": "torch"}
+
 
 def params(base: dict[str, str], embedder: Path) -> ModelsParams:
     extra: dict[str, Any] = {"query_prompt": "q: ", "passage_prompt": "p: ", "max_tokens": 64, "backend": "torch"}
     return ModelsParams.model_validate(
-        {"base": base, "embedder": {"source": "folder", "id": str(embedder), "revision": ""} | extra}
+        {
+            "base": base,
+            "embedder": {"source": "folder", "id": str(embedder), "revision": ""} | extra,
+            "reranker": NO_RERANKER,
+        }
     )
 
 

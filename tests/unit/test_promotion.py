@@ -11,6 +11,7 @@ import mlflow
 import pytest
 import tiny
 from workspace import (
+    adopt_reranker,
     candidate_of,
     change,
     judged,
@@ -116,6 +117,34 @@ def test_a_release_pins_its_query_encoder_and_one_without_is_asked_without(setti
     faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), doctor.Pieces(settings, entries))
     assert any("query encoder" in fault.what for fault in faults)
     assert pieces(settings, load_release(opening.manifest_text(settings, str(first.release)))).query_encoder is None
+
+
+def test_a_release_pins_the_reranker_that_was_adopted_and_goes_on_without_once_it_is_not(settings: Settings) -> None:
+    promote(settings)
+    adopt_reranker(settings.root, 3.0)
+    write_documents(settings.root, {"page-1": "new"})
+    second = promote(settings)
+    release = load_release(opening.manifest_text(settings, str(second.release)))
+    digest = folder_digest(settings.root / "data/retrieval/reranker")
+    assert release.reranker and release.reranker.digest == digest and release.retrieval["rerank"] == 20
+    assert housekeeping.digests(release).count(digest) == 1
+    assert tracking.client(settings.tracking_uri).get_model_version("assistant", "2").tags["reranker"] == digest[:12]
+    shutil.rmtree(settings.root / "data/retrieval/reranker")  # a release stands on the store alone
+    found = pieces(settings, release)
+    assert found.reranker and folder_digest(found.reranker) == digest
+    damaged = next(found.reranker.glob("*.safetensors"))
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"torn")
+    with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
+        pieces(settings, release)
+    entries = ledger.read(settings.ledger)
+    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), doctor.Pieces(settings, entries))
+    assert any("reranker" in fault.what for fault in faults)
+    (settings.root / "data/retrieval/reranker.json").unlink()
+    write_json(settings.root / "data/retrieval/settings.json", {"text_weight": 1.0, "k": 1, "candidates": 10, "mode": "text"})
+    write_documents(settings.root, {"page-1": "newer"})
+    third = load_release(opening.manifest_text(settings, str(promote(settings).release)))
+    assert third.reranker is None and pieces(settings, third).reranker is None
 
 
 def pieces(settings: Settings, release: Release) -> Pieces:

@@ -148,7 +148,7 @@ def test_without_a_validation_question_that_names_a_page_there_is_nothing_to_cho
     place = Place(tmp_path, tiny_embedder)
     place.build(corpus())
     write_jsonl(tmp_path / "questions/validation.jsonl", [{"id": "1", "question": "How deep is the sea?", "document": None}])
-    paths = {name: tmp_path / name for name in ("questions", "metrics", "plots")}
+    paths = {name: tmp_path / name for name in ("questions", "metrics", "plots", "reranker", "vectors")}
     with pytest.raises(InputError, match="no validation question names a page"):
         retrieval(
             **paths,

@@ -69,6 +69,15 @@ def tune_query_encoder(root: Path, value: float) -> None:
     write_json(root / "data/retriever/retriever.json", {"sides": "query", "encoder": EMBEDDER | tuned})
 
 
+def adopt_reranker(root: Path, value: float) -> None:
+    """As the stage `retrieval` leaves it."""
+    retrieval = root / "data/retrieval"
+    model_folder(retrieval / "reranker", value)
+    pinned = {"source": "folder", "id": "", "revision": "", "max_tokens": 64, "backend": "torch", "fingerprint": [0.5, -1.5]}
+    write_json(retrieval / "reranker.json", pinned | {"digest": folder_digest(retrieval / "reranker")})
+    change(retrieval / "settings.json", rerank=20)
+
+
 def write_adapter(root: Path, value: float) -> None:
     shutil.rmtree(root / "data/adapter", ignore_errors=True)
     (root / "data/adapter").mkdir(parents=True)

@@ -131,6 +131,13 @@ def by_depth(item: tuple[str, float]) -> tuple[str, int]:
     return name, int(depth or 0)
 
 
+OPTIONAL = {"query encoder": "query_encoder", "reranker": "reranker"}  # name -> key of the release
+
+
+def model(piece: Record) -> str:
+    return f"{piece['id'] or piece['source']}, digest {piece['digest'][:12]}"
+
+
 def facts(judged: Judged) -> list[tuple[str, str]]:
     release, verdict = judged.release, judged.verdict
     adapter, thresholds = release.get("adapter"), verdict["thresholds"]
@@ -138,12 +145,10 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         ("release", judged.identity),
         ("documents", f"{release['corpus']['documents']}, digest {release['corpus']['digest'][:12]}"),
         ("index", f"{release['index']['rows']} passages, {release['index']['tag']}"),
-        ("base model", f"{release['base']['id'] or release['base']['source']}, digest {release['base']['digest'][:12]}"),
+        ("base model", model(release["base"])),
         ("adapter", f"digest {adapter['digest'][:12]}" if adapter else "none"),
-        (
-            "embedder",
-            f"{release['embedder']['id'] or release['embedder']['source']}, digest {release['embedder']['digest'][:12]}",
-        ),
+        ("embedder", model(release["embedder"])),
+        *((name, model(release[key])) for name, key in OPTIONAL.items() if release.get(key)),
         ("questions", f"{judged.report['questions']['count']}, digest {judged.report['questions']['digest'][:12]}"),
         ("decoding", ", ".join(f"{key} {value}" for key, value in sorted(release["decoding"].items()))),
     ]

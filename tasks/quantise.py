@@ -28,12 +28,8 @@ TEXTS = (
     "How many days of paid leave do I get?",
     "Error 4012 means that the tank is empty; fill it, then close the lid.",
 )
-PAIRS = (
-    ("leave", "Every baker has 29 days of paid leave a year."),
-    ("How many days of paid leave do I get?", "Every baker has 29 days of paid leave a year. It is taken by the end of March."),
-    ("How many days of paid leave do I get?", "Vans leave at 5:45."),
-)
-MOST_APART = 0.1  # of the largest score, or of 1: between a pair's score before and after
+PAIRS = [(question, text) for question in (*TEXTS[:2], "What does error 4012 mean?") for text in (*TEXTS, "Vans leave at 5:45.")]
+LEAST_CORRELATION = 0.95  # of scores before and after; of a pair that the model is unsure of it may move by a tenth of the range
 ADVICE = "set backend: torch, or torch-bf16, in params/models.yaml"
 
 
@@ -217,8 +213,8 @@ def check_vectors_agree(folder: Path) -> None:
 
 
 def check_scores_agree(folder: Path) -> None:
-    """Likewise."""
+    """Likewise. A model that gives all pairs one score has no correlation with anything, and is of no use."""
     before, after = (backend.logits(PAIRS) for backend in (TorchPairs(folder, 10_000), OnnxPairs(folder, 10_000)))
-    furthest = float(np.abs(before - after).max())
-    if not furthest <= MOST_APART * max(1.0, float(np.abs(before).max())):
-        raise InputError(f"{folder.name} in 8-bit integers gives other scores ({furthest:.2f} apart); {ADVICE}")
+    found = float(np.corrcoef(before, after)[0, 1]) if before.std() > 0 else 0.0
+    if not found >= LEAST_CORRELATION:
+        raise InputError(f"{folder.name} in 8-bit integers gives other scores (correlation {found:.3f}); {ADVICE}")

@@ -46,6 +46,13 @@ def test_a_person_finds_data_training_evaluation_limits_and_lineage() -> None:
     assert "{{" not in found and "None" not in found
 
 
+def test_a_reranker_is_part_of_the_lineage_of_a_release_that_has_one() -> None:
+    case = judged()
+    assert "| reranker |" not in card(case)
+    case.release["reranker"] = {"id": "some/reader", "source": "hub", "digest": "e" * 64}
+    assert "| reranker | some/reader, digest eeeeeeeeeeee |" in card(case)
+
+
 def test_an_arm_without_an_adapter_has_no_training() -> None:
     case = judged(training=TRAINING)
     case.verdict["arm"] = "rag"

@@ -126,6 +126,12 @@ class Told:
         return self.session.run(outputs, given | {"token_type_ids": np.zeros_like(given["token_type_ids"])})
 
 
+def test_a_graph_that_gives_other_scores_is_refused(tmp_path: Path, tiny_reranker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnnxPairs, "logits", lambda self, pairs: np.arange(len(pairs), dtype=np.float32))
+    with pytest.raises(InputError, match=r"reranker in 8-bit integers gives other scores .* set backend: torch"):
+        models.write_reranker(source(tiny_reranker, "onnx-int8"), tmp_path / "reranker")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pair_is_cut_at_the_tokens_that_params_allow(tmp_path: Path, tiny_reranker: Path, backend: str) -> None:
     models.write_reranker(source(tiny_reranker, backend, max_tokens=16), tmp_path / "short")

@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
+from tasks.pair_backends import open_pair_backend
 from tasks.params import EmbedderSource, ModelSource, ModelsParams, RerankerSource
 from tasks.quantise import quantise_embedder, quantise_reranker
 from tasks.records import file_digest, read_json, write_json
@@ -50,6 +51,20 @@ def write_reranker(source: RerankerSource, out: Path) -> None:
     write_json(out / IDENTITY, identity(source))
     if source.backend == "onnx-int8":
         quantise_reranker(out)
+    check_reads(out, source)
+
+
+def check_reads(folder: Path, source: RerankerSource) -> None:
+    """A pair of the full length: a tokenizer that knows of no limit would feed more positions than the model has."""
+    try:
+        open_pair_backend(source.backend, folder, source.max_tokens).logits(
+            [("question " * source.max_tokens, "passage " * source.max_tokens)]
+        )
+    except Exception as error:  # of torch, of ONNX Runtime
+        raise InputError(
+            f"params/models.yaml: reranker: {source.id} cannot read {source.max_tokens} tokens "
+            f"({str(error).splitlines()[0]}); lower max_tokens, 512 is common"
+        ) from error
 
 
 def check_cross_encoder(folder: Path, source: RerankerSource) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.embedding import VectorStore
-from tasks.errors import IntegrityError
+from tasks.errors import InputError, IntegrityError
 from tasks.pair_backends import open_pair_backend
 from tasks.records import Record, folder_digest, read_json
 
@@ -50,17 +50,28 @@ class Reranker:
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         if self.store is None or any(question in self.afresh for question, _ in pairs):
-            return [float(logit) for logit in self.backend.logits(pairs)]
+            return [float(logit) for logit in self.read(pairs)]
         named = {"\n\n".join(pair): pair for pair in pairs}
         missing = self.store.missing(list(named))
         if missing:
-            self.store.put(missing, beside_one(self.backend.logits([named[name] for name in missing])))
+            self.store.put(missing, beside_one(self.read([named[name] for name in missing])))
         return [float(row[0]) for row in self.store.get(["\n\n".join(pair) for pair in pairs])]
+
+    def read(self, pairs: Sequence[tuple[str, str]]) -> Any:
+        """(pairs,). Raises InputError where the model gives none: an order by NaN is any order."""
+        logits = self.backend.logits(pairs)
+        if not np.isfinite(logits).all():
+            question, passage = pairs[int(np.flatnonzero(~np.isfinite(logits))[0])]
+            raise InputError(
+                f"the reranker gave no number for {question[:80]!r} and {passage[:80]!r}; use another one, or source: none in "
+                "params/models.yaml"
+            )
+        return logits
 
     def identity(self) -> dict[str, Any]:
         """What a release pins."""
         source = {key: self.source[key] for key in ("source", "id", "revision", "max_tokens", "backend")}
-        fingerprint = [round(float(logit), 2) for logit in self.backend.logits(PROBES)]
+        fingerprint = [round(float(logit), 2) for logit in self.read(PROBES)]
         return source | {"digest": self.digest, "fingerprint": fingerprint}
 
 

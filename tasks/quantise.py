@@ -30,7 +30,7 @@ TEXTS = (
 )
 PAIRS = [(question, text) for question in (*TEXTS[:2], "What does error 4012 mean?") for text in (*TEXTS, "Vans leave at 5:45.")]
 LEAST_CORRELATION = 0.95  # of scores before and after; of a pair that the model is unsure of it may move by a tenth of the range
-ADVICE = "set backend: torch, or torch-bf16, in params/models.yaml"
+ADVICE = "set backend: torch in params/models.yaml"
 
 
 def quantise_embedder(folder: Path) -> None:
@@ -92,7 +92,7 @@ def export_reranker(folder: Path, target: Path) -> None:
     tokens = tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in tokens]
     padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": tokenizer.pad_token_type_id}
-    write_beside(folder, tokenizer, {"inputs": names, "padding": padding, "max_tokens": tokenizer.model_max_length})
+    write_beside(folder, tokenizer, {"padding": padding, "max_tokens": tokenizer.model_max_length})
 
     class Whole(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -44,11 +44,8 @@ class Reranker:
     def backend(self) -> Any:
         return open_pair_backend(self.source["backend"], self.folder, self.source["max_tokens"])
 
-    def scores(self, question: str, passages: Sequence[str]) -> list[float]:
-        """How well each passage answers the question, each in (0, 1)."""
-        return [sigmoid(logit) for logit in self.logits([(question, passage) for passage in passages])]
-
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Of (question, passage): how well the one answers the other; any number."""
         if self.store is None or any(question in self.afresh for question, _ in pairs):
             return [float(logit) for logit in self.read(pairs)]
         named = {"\n\n".join(pair): pair for pair in pairs}
@@ -81,6 +78,7 @@ def beside_one(logits: Any) -> Any:
 
 
 def sigmoid(logit: float) -> float:
+    """In [0, 1], as people are shown it; beyond 37 it is 1, so nothing is ordered by it."""
     return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
@@ -89,10 +87,10 @@ def as_read(passage: Mapping[str, Any]) -> str:
     return f"{passage['heading']}\n{passage['text']}"
 
 
-def reordered(ranking: Sequence[tuple[str, float]], scores: Mapping[str, float], depth: int) -> list[tuple[str, float]]:
-    """The first `depth` by the reranker's scores. The others follow as they were; nobody is shown so many, and their scores mean
+def reordered(ranking: Sequence[tuple[str, float]], logits: Mapping[str, float], depth: int) -> list[tuple[str, float]]:
+    """The first `depth` by the reranker's logits. The others follow as they were; nobody is shown so many, and their scores mean
     something else."""
-    first = [(key, scores[key]) for key, _ in ranking[:depth]]
+    first = [(key, logits[key]) for key, _ in ranking[:depth]]
     return [*sorted(first, key=lambda pair: (-pair[1], pair[0])), *ranking[depth:]]
 
 
@@ -115,12 +113,13 @@ def check_reranker(expected: Mapping[str, Any] | None, actual: Reranker | None) 
     """Raises IntegrityError where another model would order the passages than was measured."""
     if expected is None:
         return
-    mend = "run: tandem doctor"
+    mend = "run: tandem doctor, or in the pipeline: dvc repro --force retrieval"
     if actual is None:
         raise IntegrityError(f"the passages of this release are ordered by a reranker, and none is here; {mend}")
     found = actual.identity()
     for key in ("digest", "backend", "max_tokens"):
         if expected[key] != found[key]:
             raise IntegrityError(f"the reranker here has {key} {found[key]}, the one that was measured {expected[key]}; {mend}")
-    if not np.allclose(expected["fingerprint"], found["fingerprint"], atol=FINGERPRINT_TOLERANCE):
+    told, gives = expected["fingerprint"], found["fingerprint"]
+    if len(told) != len(gives) or not np.allclose(told, gives, atol=FINGERPRINT_TOLERANCE):
         raise IntegrityError(f"the reranker here gives other scores than the one that was measured (fingerprint differs); {mend}")

@@ -44,10 +44,10 @@ def retrieval(
     scores = None if reads is None else read_all(reads, asked, legs, params)
     settings, points = choose(legs, {record["id"]: record for record in asked}, params, scores)
     curve = [point for point in points if "rerank" not in point]
-    fresh_folder(out)
-    shown, chosen = picture(curve, settings)
-    retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
     reranked = {} if reads is None else {"reranked": [point for point in points if "rerank" in point]}
+    fresh_folder(out)
+    shown, chosen = picture(reranked["reranked"] if "rerank" in settings else curve, settings)
+    retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
     write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve} | reranked)
     if reads is not None and "rerank" in settings:
         shutil.copytree(reads.folder, out / RERANKER, copy_function=shutil.copyfile)
@@ -60,14 +60,15 @@ def retrieval(
 
 
 def read_all(reranker: Reranker, asked: Sequence[Record], legs: Mapping[str, Legs], params: RetrievalParams) -> Scores:
-    """Question -> passage id -> score, of every passage that any choice would put before the reranker."""
+    """Question -> passage id -> logit, of every passage that any choice would put before the reranker."""
     found: dict[str, dict[str, float]] = {}
     for record in asked:
         text, vector, passages = legs[record["id"]]
         tops = [fused(text, vector, choice)[: params.rerank] for choice in candidates(params)]
         keys = sorted({key for top in tops for key, _ in top})
-        scores = reranker.scores(checked_question(record["question"]), [as_read(passages[key]) for key in keys])
-        found[record["id"]] = dict(zip(keys, scores, strict=True))
+        question = checked_question(record["question"])
+        logits = reranker.logits([(question, as_read(passages[key])) for key in keys])
+        found[record["id"]] = dict(zip(keys, logits, strict=True))
     say(f"retrieval: the reranker has scored {sum(map(len, found.values()))} pairs of {len(found)} questions")
     return found
 
@@ -121,6 +122,7 @@ def picture(curve: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> 
     points = [{**point} for point in curve if point["fusion"] in ("none", shown)]
     for point in points:
         del point["fusion"]
+        point.pop("rerank", None)
     return points, None if settings["fusion"] == "rrf" else settings["text_weight"]
 
 

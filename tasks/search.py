@@ -17,7 +17,7 @@ from tasks.encoders import pinned_query_encoder, query_encoder
 from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
 from tasks.records import Record, read_json
-from tasks.reranking import Reranker, adopted, as_read, check_reranker, pinned, reordered
+from tasks.reranking import Reranker, adopted, as_read, check_reranker, pinned, reordered, sigmoid
 from tasks.tables import check_store, checkout, connect, open_table, tags
 from tasks.texts import as_asked
 
@@ -92,16 +92,19 @@ class Index:
         """The k best passages, best first, each with its score."""
         text, vector, passages = self.legs(question, settings["candidates"])
         ranking = fused(text, vector, settings)
-        if depth := settings.get("rerank"):
-            ranking = reordered(ranking, self.read(question, [passages[key] for key, _ in ranking[:depth]]), depth)
+        if depth := settings.get("rerank"):  # no less than k
+            first = ranking[:depth]
+            logits = self.read(question, [passages[key] for key, _ in first])
+            ranking = [(key, sigmoid(logit)) for key, logit in reordered(first, logits, depth)]
         return [passages[key] | {"score": round(score, 6)} for key, score in ranking[: settings["k"]]]
 
     def read(self, question: str, passages: Sequence[Record]) -> dict[str, float]:
-        """Passage id -> its score by the reranker."""
+        """Passage id -> what the reranker says of it."""
         if self.reranker is None:
             raise IntegrityError("these settings of retrieval ask for a reranker, and none is here; run: dvc repro retrieval")
-        scores = self.reranker.scores(checked_question(question), [as_read(passage) for passage in passages])
-        return {passage["id"]: score for passage, score in zip(passages, scores, strict=True)}
+        question = checked_question(question)
+        logits = self.reranker.logits([(question, as_read(passage)) for passage in passages])
+        return {passage["id"]: logit for passage, logit in zip(passages, logits, strict=True)}
 
 
 def open_index(

@@ -16,7 +16,7 @@ from tasks import models
 from tasks.manifest import load_release
 from tasks.params_files import load
 from tasks.records import folder_digest, read_json, write_json
-from tasks.reranking import PINNED, RERANKER, Reranker
+from tasks.reranking import PINNED, RERANKER, Reranker, sigmoid
 from tasks.search import fused
 
 pytestmark = pytest.mark.slow
@@ -92,4 +92,4 @@ def best_score() -> float:
     chosen = assistant.release.retrieval
     text, vector, passages = assistant.index.legs(QUESTION, chosen["candidates"])
     first = [passages[key] for key, _ in fused(text, vector, chosen)[: chosen["rerank"]]]
-    return max(assistant.index.read(QUESTION, first).values())
+    return sigmoid(max(assistant.index.read(QUESTION, first).values()))

@@ -142,7 +142,7 @@ def test_a_training_file_from_elsewhere_that_holds_a_test_question_stops_the_sta
     with pytest.raises(InputError, match="planted and t: the same question"):
         examples(
             nowhere, nowhere, nowhere, tiny_base, nowhere, tmp_path / "questions", REPLAY,
-            tmp_path / "out", tmp_path / "m.json", "", params,
+            tmp_path / "out", tmp_path / "m.json", "", nowhere, params,
             prompt, DEALT,
         )  # fmt: skip
     assert not (tmp_path / "out").exists()

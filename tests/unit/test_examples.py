@@ -137,7 +137,7 @@ def test_the_stage_retrieves_from_the_index_as_built_and_writes_the_same_twice(
     for out in (tmp_path / "one", tmp_path / "two"):
         examples(
             tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
-            out, tmp_path / "m.json", place.store, AS_RETRIEVED, PROMPT, DEALT,
+            out, tmp_path / "m.json", place.store, place.vectors, AS_RETRIEVED, PROMPT, DEALT,
         )  # fmt: skip
         written.append((out / "train.jsonl").read_bytes() + (out / "validation.jsonl").read_bytes())
     assert written[0] == written[1]

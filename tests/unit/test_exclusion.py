@@ -71,7 +71,7 @@ def test_no_training_file_holds_a_word_of_such_a_page(tmp_path: Path, tiny_embed
         examples(
             tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
             tmp_path / "examples",
-            tmp_path / "metrics.json", place.store, kinds, load(PromptParams, PARAMS), dealt,
+            tmp_path / "metrics.json", place.store, place.vectors, kinds, load(PromptParams, PARAMS), dealt,
         )  # fmt: skip
         splits = [
             tmp_path / f"{folder}/{split}.jsonl" for folder in ("questions", "examples") for split in ("train", "validation")
@@ -99,7 +99,7 @@ def test_an_example_left_without_passages_is_dropped_and_counted(tmp_path: Path,
     examples(
         tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", REPLAY,
         tmp_path / "examples",
-        tmp_path / "metrics.json", place.store, bare, load(PromptParams, PARAMS), dealt,
+        tmp_path / "metrics.json", place.store, place.vectors, bare, load(PromptParams, PARAMS), dealt,
     )  # fmt: skip
     found = read_json(tmp_path / "metrics.json")["train"]
     assert found["bare"] == found["examples"] > 3

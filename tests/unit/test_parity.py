@@ -80,7 +80,7 @@ def trained(world: World, folder: Path, prompt: PromptParams, bare: float) -> tu
     examples(
         folder / "out", world.place.embedder, world.place.retriever, world.base, folder / "retrieval", folder / "questions",
         REPLAY, folder / "examples",
-        folder / "metrics.json", world.place.store, params, prompt, load(QuestionsParams, PARAMS),
+        folder / "metrics.json", world.place.store, world.place.vectors, params, prompt, load(QuestionsParams, PARAMS),
     )  # fmt: skip
     made = read_jsonl(folder / "examples/train.jsonl")
     adapter = load(AdapterParams, PARAMS).model_copy(update={"batch_size": 4, "rank": 2})

@@ -82,7 +82,7 @@ def test_the_stage_mixes_it_into_training_alone_and_refuses_a_test_question_in_i
     def make(replay: Path) -> None:
         examples(
             tmp_path / "out", place.embedder, place.retriever, tiny_base, tmp_path / "retrieval", tmp_path / "questions", replay,
-            tmp_path / "examples", tmp_path / "m.json", place.store, params, load(PromptParams, PARAMS),
+            tmp_path / "examples", tmp_path / "m.json", place.store, place.vectors, params, load(PromptParams, PARAMS),
             load(QuestionsParams, PARAMS),
         )  # fmt: skip
 

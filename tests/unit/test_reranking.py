@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from crossing import MARKER, write_reranker
+from crossing import MARKER, pair_tokenizer, write_reranker
 from test_index import Place, passage
 
 from tasks import models, reranking
@@ -18,7 +18,7 @@ from tasks.pair_backends import OnnxPairs
 from tasks.params import RerankerSource, RetrievalParams
 from tasks.params_files import load
 from tasks.records import Record, folder_digest, read_json, write_json, write_jsonl
-from tasks.reranking import Reranker, adopted, check_reranker, pinned, reordered
+from tasks.reranking import Reranker, adopted, check_reranker, pinned, reordered, sigmoid
 from tasks.retrieval import retrieval
 from tasks.search import Index, open_index
 
@@ -92,12 +92,8 @@ def test_a_score_does_not_depend_on_its_batch_and_returns_in_its_place(folders: 
     reads = Reranker(folders[backend])
     alone = [reads.logits([pair])[0] for pair in PAIRS]
     assert np.allclose(reads.logits(PAIRS), alone, atol=1e-4)
-    assert reads.scores(PAIRS[0][0], [text for _, text in PAIRS[:2]])[1] > 0.9 > 0.1 > reads.scores(*_split(PAIRS[0]))[0]
+    assert sigmoid(alone[1]) > 0.9 > 0.1 > sigmoid(alone[0])
     assert reads.logits([]) == []
-
-
-def _split(pair: tuple[str, str]) -> tuple[str, list[str]]:
-    return pair[0], [pair[1]]
 
 
 def test_integers_give_nearly_the_scores_of_torch(folders: dict[str, Path]) -> None:
@@ -126,6 +122,37 @@ class Told:
         return self.session.run(outputs, given | {"token_type_ids": np.zeros_like(given["token_type_ids"])})
 
 
+def test_an_encoder_that_was_only_renamed_has_no_head(tmp_path: Path, tiny_reranker: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_reranker, tmp_path / "headless"))
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("classifier")}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"has no weights for classifier.bias, classifier.weight: an encoder"):
+        models.write_reranker(source(folder, "torch"), tmp_path / "out")
+
+
+def test_a_model_that_does_not_read_all_that_its_tokenizer_gives_is_fed_what_it_reads(tmp_path: Path) -> None:
+    """DeBERTa has no place for which of the two texts a token is of; the traced graph lacks that input."""
+    import torch
+    from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
+
+    tokenizer = pair_tokenizer()
+    torch.manual_seed(3)
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=128, type_vocab_size=0, num_labels=1, pad_token_id=0, initializer_range=0.2,
+    )  # fmt: skip
+    DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path / "deberta")
+    tokenizer.save_pretrained(tmp_path / "deberta")
+    for backend in BACKENDS:
+        models.write_reranker(source(tmp_path / "deberta", backend), tmp_path / backend)
+    exact, fast = (np.array(Reranker(tmp_path / backend).logits(PAIRS)) for backend in BACKENDS)
+    assert np.corrcoef(exact, fast)[0, 1] > 0.95
+
+
 def test_a_graph_that_gives_other_scores_is_refused(tmp_path: Path, tiny_reranker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OnnxPairs, "logits", lambda self, pairs: np.arange(len(pairs), dtype=np.float32))
     with pytest.raises(InputError, match=r"reranker in 8-bit integers gives other scores .* set backend: torch"):
@@ -148,7 +175,7 @@ def test_a_score_that_is_no_number_stops_the_search(folders: dict[str, Path], mo
     reads = Reranker(folders["onnx-int8"])
     monkeypatch.setattr(OnnxPairs, "logits", lambda self, pairs: np.array([0.5, np.nan], np.float32))
     with pytest.raises(InputError, match="the reranker gave no number for 'van' and 'oven'; use another one"):
-        reads.scores("van", ["bread", "oven"])
+        reads.logits([("van", "bread"), ("van", "oven")])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -156,7 +183,7 @@ def test_a_pair_is_cut_at_the_tokens_that_params_allow(tmp_path: Path, tiny_rera
     models.write_reranker(source(tiny_reranker, backend, max_tokens=16), tmp_path / "short")
     reads = Reranker(tmp_path / "short")
     assert reads.logits([("van", "bread " * 40 + MARKER)]) == reads.logits([("van", "bread " * 50)])
-    assert reads.scores("van " * 5000, ["\0 ‮ NUL", "", "x" * 100_000]), "no text is too long or too odd"
+    assert reads.logits([("van " * 5000, text) for text in ("\0 \u202e NUL", "", "x" * 100_000)]), "none is too long or too odd"
 
 
 def test_what_is_no_cross_encoder_is_refused_by_name(tmp_path: Path, tiny_embedder: Path) -> None:
@@ -229,8 +256,9 @@ def test_another_reranker_than_the_one_measured_is_refused(
         foreign = expected if key == "digest" else expected | {"max_tokens": 9}
         with pytest.raises(IntegrityError, match=f"the reranker here has {key}"):
             check_reranker(foreign, Reranker(folders[other]))
-    with pytest.raises(IntegrityError, match="fingerprint differs"):
-        check_reranker(expected | {"fingerprint": [0.0, 0.0, 0.0]}, Reranker(folders["torch"]))
+    for fingerprint in ([0.0, 0.0, 0.0], expected["fingerprint"][:1], expected["fingerprint"][:2]):
+        with pytest.raises(IntegrityError, match="fingerprint differs"):
+            check_reranker(expected | {"fingerprint": fingerprint}, Reranker(folders["torch"]))
     shutil.rmtree(world.out / "reranker")
     with pytest.raises(IntegrityError, match="ordered by a reranker, and none is here"):
         world.open()
@@ -241,5 +269,7 @@ def test_another_reranker_than_the_one_measured_is_refused(
 
 def test_only_the_first_are_put_in_order_and_equal_scores_go_by_name() -> None:
     ranking = [("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 0.5)]
+    assert reordered(ranking, {"a": 38.0, "b": 45.0}, 2)[0] == ("b", 45.0) and sigmoid(38.0) == sigmoid(45.0) == 1
+    assert [round(sigmoid(logit), 3) for logit in (-800.0, -1.0, 0.0, 1.0, 800.0)] == [0, 0.269, 0.5, 0.731, 1]
     assert reordered(ranking, {"a": 0.1, "b": 0.9, "c": 0.9}, 3) == [("b", 0.9), ("c", 0.9), ("a", 0.1), ("d", 0.5)]
     assert reordered(ranking[:2], {"a": 0.1, "b": 0.2}, 3) == [("b", 0.2), ("a", 0.1)]

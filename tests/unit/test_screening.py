@@ -78,7 +78,7 @@ def learn(folder: Path, embedder: Path, base: Path, secrets: Policy, personal_da
     examples(
         folder / "out", place.embedder, place.retriever, base, folder / "retrieval", folder / "questions", REPLAY,
         folder / "examples", folder / "m.json",
-        place.store, params, load(PromptParams, PARAMS), load(QuestionsParams, PARAMS),
+        place.store, place.vectors, params, load(PromptParams, PARAMS), load(QuestionsParams, PARAMS),
     )  # fmt: skip
     written = "".join((folder / f"examples/{split}.jsonl").read_text() for split in ("train", "validation"))
     return written, read_json(folder / "m.json")["train"]

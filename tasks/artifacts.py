@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tasks.backends import QUANTISED
+from tasks.backends import OPENVINO, QUANTISED
 from tasks.errors import InputError
 
 ALLOWED = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "README.md", "LICENSE*")
@@ -20,6 +20,7 @@ NEEDED = (
     "merges.txt", "*.model", "chat_template.*", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json",
     "README.md", "LICENSE*",
 )  # fmt: skip
+MADE = {QUANTISED: "onnx-int8"} | dict.fromkeys(OPENVINO, "openvino-int8")  # file -> the backend for which it is made here
 FILES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # Each of these made from_pretrained fetch or run code, with trust_remote_code off, in some version of transformers
 CODE_KEYS = ("auto_map", "_attn_implementation_internal", "_experts_implementation_internal")
@@ -60,7 +61,7 @@ def check_model_folder(source: Path) -> None:
 
 def check_name(source: Path, name: str) -> None:
     *folders, file = name.split("/")
-    if name == QUANTISED and made_here(source):
+    if name in MADE and made_here(source, MADE[name]):
         return
     if not any(fnmatch(file, pattern) for pattern in ALLOWED):
         raise InputError(f"{source / name}: a model may hold only {', '.join(ALLOWED)}; remove or convert this file")
@@ -68,10 +69,10 @@ def check_name(source: Path, name: str) -> None:
         raise InputError(f"{source / name}: such a name has no place in a model; remove the file")
 
 
-def made_here(source: Path) -> bool:
+def made_here(source: Path, backend: str) -> bool:
     """The one graph that a model may hold is made by the stage `models`, which never copies one, and says so beside it."""
     try:
-        return bool(json.loads((source / "tandem.json").read_text(encoding="utf-8"))["backend"] == "onnx-int8")
+        return bool(json.loads((source / "tandem.json").read_text(encoding="utf-8"))["backend"] == backend)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

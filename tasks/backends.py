@@ -1,4 +1,5 @@
-"""With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or ONNX Runtime in 8-bit integers.
+"""With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or 8-bit integers by ONNX Runtime
+or by OpenVINO.
 
 Texts go through it in batches of equal cost, the shortest first. A text's vector does not depend on the others of its batch
 (in bfloat16, whose kernels differ by shape, but for some thousandths of a coordinate).
@@ -17,8 +18,11 @@ from tasks.records import read_json
 
 Vectors = npt.NDArray[np.float32]
 
-# What `models` makes of the embedder for `backend: onnx-int8`, beside its weights: graph, tokenizer, and what else is asked of it
-QUANTISED, TOKENIZER, FACTS = "model_int8.onnx", "tokenizer_int8.json", "model_int8.json"
+# What `models` makes of the embedder for a backend of integers, beside its weights: graph, tokenizer, what else is asked of it
+QUANTISED, OPENVINO = "model_int8.onnx", ("model_int8.xml", "model_int8.bin")
+TOKENIZER, FACTS = "tokenizer_int8.json", "model_int8.json"
+RUNTIMES = {"onnx-int8": "onnxruntime", "openvino-int8": "openvino"}
+Run = Callable[[Mapping[str, Any]], Any]  # token ids and attention mask, (batch, length) each -> vectors, (batch, dimension)
 BATCH_TOKENS = 1024  # of questions, whose callers have no params of the index; it changes the speed, not the vectors
 
 
@@ -58,8 +62,10 @@ class OnnxBackend:
     """The graph of the whole model, its tokenizer and facts, as `tasks.quantise` made them: neither torch nor
     sentence-transformers is imported, which takes longer than embedding a question does."""
 
+    name = "onnx-int8"
+
     def __init__(self, folder: Path) -> None:
-        tokenizers = require("tokenizers")
+        tokenizers = require("tokenizers", self.name)
         facts = read_json(folder / FACTS)
         self.prompts: Mapping[str, str | None] = facts["prompts"]
         self.pooling: str = facts["pooling"]
@@ -67,9 +73,13 @@ class OnnxBackend:
         self.dimension: int = facts["dimension"]
         self.padding: int = facts["padding"]
         self.tokenizer = tokenizers.Tokenizer.from_file(str(folder / TOKENIZER))
-        self.session = open_session(folder / QUANTISED)
+        self.run = self.opened(folder)
         if self.max_tokens:
             self.cut_at(self.max_tokens)
+
+    def opened(self, folder: Path) -> Run:
+        self.session = open_session(folder / QUANTISED)
+        return lambda inputs: self.session.run(None, inputs)[0]
 
     def cut_at(self, tokens: int) -> None:
         self.max_tokens = tokens
@@ -81,9 +91,25 @@ class OnnxBackend:
 
         def run(batch: list[int]) -> Vectors:
             tokens, mask = padded([ids[position] for position in batch], self.padding)
-            return np.asarray(self.session.run(None, {"input_ids": tokens, "attention_mask": mask})[0], np.float32)
+            return np.asarray(self.run({"input_ids": tokens, "attention_mask": mask}), np.float32)
 
         return in_batches(run, [len(each) for each in ids], batch_tokens, self.dimension)
+
+
+class OpenvinoBackend(OnnxBackend):
+    """The same with a graph that `tasks.calibrate` made, in which an activation has one scale for all texts."""
+
+    name = "openvino-int8"
+
+    def opened(self, folder: Path) -> Run:
+        openvino = require("openvino", self.name)
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, by all threads
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is no integer; in bfloat16 a vector would change with its batch
+            "INFERENCE_NUM_THREADS": threads(),
+        }
+        model = openvino.Core().compile_model(str(folder / OPENVINO[0]), "CPU", settings)
+        return lambda inputs: model.create_infer_request().infer(inputs)[0]  # one of its own, as threads may share the model
 
 
 def pooling(model: Any) -> str:
@@ -93,14 +119,15 @@ def pooling(model: Any) -> str:
 
 
 def open_backend(name: str, folder: Path) -> TorchBackend | OnnxBackend:
-    return OnnxBackend(folder) if name == "onnx-int8" else TorchBackend(folder, half=name == "torch-bf16")
+    integers = {each.name: each for each in (OnnxBackend, OpenvinoBackend)}
+    return integers[name](folder) if name in integers else TorchBackend(folder, half=name == "torch-bf16")
 
 
 def import_libraries(name: str) -> None:
     """What `open_backend` would import first."""
-    if name == "onnx-int8":
-        require("tokenizers")
-        require("onnxruntime")
+    if name in RUNTIMES:
+        require("tokenizers", name)
+        require(RUNTIMES[name], name)
     else:
         import sentence_transformers  # noqa: F401
 
@@ -112,17 +139,21 @@ def sentence_model(folder: Path, device: str | None = None, **model_kwargs: Any)
 
 
 def open_session(path: Path) -> Any:
-    """As many threads as torch would take: OMP_NUM_THREADS, which Ray sets too, means both."""
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
-    threads = os.environ.get("OMP_NUM_THREADS") or "0"  # "4,2" gives a number for each level of nesting; 0: one for each core
-    options.intra_op_num_threads = int(threads.split(",")[0])
+    options.intra_op_num_threads = threads()
     options.add_session_config_entry("optimization.enable_gelu_approximation", "1")  # 4 % faster, no further from torch
     options.log_severity_level = 3  # below errors it only tells of processors that it could not ask for their name
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def require(name: str) -> Any:
+def threads() -> int:
+    """As many as torch would take: OMP_NUM_THREADS, which Ray sets too, means all of them. 0: one for each core."""
+    found = os.environ.get("OMP_NUM_THREADS") or "0"  # "4,2" gives a number for each level of nesting
+    return int(found.split(",")[0])
+
+
+def require(name: str, backend: str = "onnx-int8") -> Any:
     """An optional package. Raises InputError where it is not installed."""
     from importlib import import_module
 
@@ -130,7 +161,7 @@ def require(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"backend: onnx-int8 in params/models.yaml needs the package {name}: pip install {name}, or set backend: torch"
+            f"backend: {backend} in params/models.yaml needs the package {name}: pip install {name}, or set backend: torch"
         ) from error
 
 

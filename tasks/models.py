@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import NEEDED, check_model_folder, is_needed
+from tasks.calibrate import make_graph
 from tasks.errors import InputError
 from tasks.pair_backends import open_pair_backend, untrained
 from tasks.params import EmbedderSource, ModelSource, ModelsParams, RerankerSource
-from tasks.quantise import quantise_embedder, quantise_reranker
+from tasks.quantise import quantise_reranker
 from tasks.records import file_digest, read_json, write_json
 from tasks.stage import fresh_folder, run_stage, say
 
@@ -37,8 +38,7 @@ def write_embedder(source: EmbedderSource, out: Path) -> None:
     """The embedder with what its backend needs: a folder that `tasks.embedding.Embedder` opens."""
     materialise(source, minilm_folder, out)
     write_json(out / IDENTITY, identity(source))
-    if source.backend == "onnx-int8":
-        quantise_embedder(out)
+    make_graph(out, source.backend)
 
 
 def write_reranker(source: RerankerSource, out: Path) -> None:

@@ -14,7 +14,7 @@ Arm = Literal["prompt", "rag", "lora", "rag+lora"]
 ARMS: tuple[Arm, ...] = ("prompt", "rag", "lora", "rag+lora")
 Policy = Literal["refuse", "redact", "keep"]
 Precision = Literal["float32", "bfloat16"]
-Backend = Literal["torch", "torch-bf16", "onnx-int8"]
+Backend = Literal["torch", "torch-bf16", "onnx-int8", "openvino-int8"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -204,9 +204,9 @@ def multiply(name: str, output: str) -> Iterator[Any]:
     yield helper.make_node("Mul", [f"{output}_product", f"{name}_steps"], [output], name=f"{output}_scaled")
 
 
-def check_vectors_agree(folder: Path) -> None:
+def check_vectors_agree(folder: Path, kind: type[OnnxBackend] = OnnxBackend) -> None:
     """In one batch, so that padding and its mask are seen as well."""
-    before, after = (backend.vectors(TEXTS, "", 10_000) for backend in (TorchBackend(folder, half=False), OnnxBackend(folder)))
+    before, after = (backend.vectors(TEXTS, "", 10_000) for backend in (TorchBackend(folder, half=False), kind(folder)))
     least = float((before * after).sum(axis=1).min())
     if not least >= LEAST_COSINE:
         raise InputError(f"{folder.name} in 8-bit integers gives other vectors (cosine {least:.3f}); {ADVICE}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tasks.backends import BATCH_TOKENS, Vectors
+from tasks.calibrate import make_graph
 from tasks.contrastive import Lesson, tune
 from tasks.embedding import Embedder, VectorStore, embed_missing
 from tasks.encoders import ENCODER, PINNED, pin
@@ -24,7 +25,6 @@ from tasks.errors import InputError
 from tasks.exclusion import may_train
 from tasks.lineage import LINEAGE, learnt, lineage
 from tasks.params import IndexParams, QuestionsParams, RetrievalParams, RetrieverParams
-from tasks.quantise import quantise_embedder
 from tasks.records import Record, read_jsonl, write_json
 from tasks.retrieval import Legs, choose, ranked_items
 from tasks.scores import answers, named, retrieval_scores
@@ -161,8 +161,7 @@ def finish(plain: Embedder, encoder: Path, records: Sequence[Record], sides: str
     """What an embedder's folder holds beside its weights: who it is, what it learnt from, and what its backend needs."""
     write_json(encoder / "tandem.json", plain.source | {"tuned": {"sides": sides, "of": plain.digest}})
     write_json(encoder / LINEAGE, lineage(records))
-    if plain.backend == "onnx-int8":
-        quantise_embedder(encoder)
+    make_graph(encoder, plain.backend)
 
 
 def text_leg(

@@ -4,6 +4,8 @@ The demo's passages in random order, each time in a fresh process that loads its
 The ways take turns (A B C A B C), and each waits a minute at most for a quiet machine, unless it has a single thread: where
 other work takes one of two cores, torch's threads wait for each other and are ten times slower.
 
+OpenVINO is among them where it is installed (`make .venv/installed-stack`).
+
 Prints each way's median rate and the median of its paired ratios to sentence-transformers' default `encode`, with a bootstrap
 interval, by the clock and by processor time (with OMP_NUM_THREADS=1 the one that other work does not disturb); then nDCG@10 of
 the demo's questions by the vectors alone, and the largest difference that a passage's batch makes to a coordinate. 10 minutes.
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,8 @@ DEFAULT = "sentence-transformers, default encode"
 # Its best of precisions and batch sizes 8 to 128 on the machine of docs/index.md; in float32 that is the default's 32.
 # Its ONNX and OpenVINO backends need optimum, whose releases exclude our transformers.
 TUNED = {"sentence-transformers, bfloat16": ("bfloat16", 32)}
-OURS = {f"tandem, {backend}": backend for backend in BACKENDS}
+HERE = [backend for backend in BACKENDS if backend != "openvino-int8" or find_spec("openvino")]
+OURS = {f"tandem, {backend}": backend for backend in HERE}
 WAYS = (DEFAULT, *TUNED, *OURS)
 WARM_UP = 64
 Encode = Callable[[list[str]], Any]
@@ -68,7 +72,7 @@ def machine() -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     ]
-    packages = ("torch", "sentence-transformers", "transformers", "onnxruntime")
+    packages = ("torch", "sentence-transformers", "transformers", "onnxruntime", "openvino")
     return (
         f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}; " + ", ".join(f"{name} {installed(name)}" for name in packages)
@@ -91,7 +95,7 @@ def prepare(folder: Path, count: int) -> None:
     texts = [passage["embedded"] for passage in read_jsonl(folder / "chunks/passages.jsonl")]
     (folder / "passages.json").write_text(json.dumps(random.Random(0).sample(texts, min(count, len(texts)))))
     source = load(ModelsParams, ROOT / "params").embedder
-    for backend in BACKENDS:
+    for backend in HERE:
         write_embedder(source.model_copy(update={"backend": backend}), folder / backend)
 
 

@@ -13,17 +13,21 @@ from test_index import corpus
 from test_models import NO_RERANKER
 
 from tasks.artifacts import check_model_folder
-from tasks.backends import QUANTISED, batches
+from tasks.backends import OPENVINO, QUANTISED, batches
+from tasks.calibrate import make_graph
 from tasks.embedding import Embedder
 from tasks.encoders import PINNED
 from tasks.errors import InputError, IntegrityError
 from tasks.models import models
-from tasks.params import BACKENDS, ModelsParams
+from tasks.params import ModelsParams
 from tasks.quantise import quantise_embedder
 from tasks.records import file_digest, read_json, write_json, write_jsonl
 from tasks.search import Index, check_embedder
 
 TEXTS = ["x", "How warm is the proofer?", "The van leaves at 5:45.", "bread " * 40, "Aprons are washed after every shift."]
+
+
+BACKENDS = ("torch", "torch-bf16", "onnx-int8")  # openvino-int8: tests/stack/test_openvino.py
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,12 @@ def test_a_graph_is_allowed_only_where_the_stage_made_it(folders: dict[str, Path
     shutil.copyfile(folders["onnx-int8"] / QUANTISED, foreign / QUANTISED)
     with pytest.raises(InputError, match=QUANTISED):
         check_model_folder(foreign)
+    shutil.copyfile(foreign / QUANTISED, foreign / OPENVINO[1])
+    for name in (QUANTISED, *OPENVINO[1:]):
+        (folder := Path(shutil.copytree(folders["onnx-int8"], tmp_path / name)) / OPENVINO[1]).write_bytes(b"weights")
+        with pytest.raises(InputError, match=folder.name):
+            check_model_folder(folder.parent)
+    (foreign / OPENVINO[1]).unlink()
     (foreign / QUANTISED).rename(foreign / "1_Pooling" / QUANTISED)
     with pytest.raises(InputError, match=QUANTISED):
         check_model_folder(foreign)
@@ -127,6 +137,10 @@ def test_without_its_package_the_way_out_is_named(
         Embedder(folders["onnx-int8"])
     with pytest.raises(InputError, match="onnxruntime"):
         quantise_embedder(tmp_path)
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"backend: openvino-int8 in params/models.yaml needs the package openvino: pip install"):
+        make_graph(tmp_path, "openvino-int8")
 
 
 def test_a_model_that_cannot_be_exported_is_named_with_the_way_out(folders: dict[str, Path], tmp_path: Path) -> None:

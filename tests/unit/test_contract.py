@@ -75,7 +75,7 @@ def test_every_flag_is_a_parameter_and_every_parameter_a_flag(stage: str) -> Non
 def test_every_path_that_a_stage_reads_is_a_dependency_and_every_path_it_writes_an_output(stage: str) -> None:
     given = {name: path for name, path in flags(stage).items() if name not in STORES}
     reads = {path for name, path in given.items() if name not in OUTPUTS}
-    data = {path for path in names(STAGES[stage]["deps"]) if not path.endswith(".py")}
+    data = {path for path in names(STAGES[stage]["deps"]) if not path.startswith("tasks/")}
     assert data == reads
     written = {path for name, path in given.items() if name in OUTPUTS}
     assert set(names([entry for kind in ("outs", "metrics", "plots") for entry in STAGES[stage].get(kind, [])])) == written
@@ -83,9 +83,11 @@ def test_every_path_that_a_stage_reads_is_a_dependency_and_every_path_it_writes_
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_every_first_party_module_that_it_imports(stage: str) -> None:
-    code = {path for path in names(STAGES[stage]["deps"]) if path.endswith(".py")}
+    code = {path for path in names(STAGES[stage]["deps"]) if path.startswith("tasks/")}
     module = f"tasks/{stage}.py"
-    assert code == {module, *imported(ROOT / module)} - {"tasks/__init__.py"}
+    modules = {module, *imported(ROOT / module)} - {"tasks/__init__.py"}
+    files = {f"tasks/{path}" for name in modules for path in re.findall(r'"(templates/[\w.]+)"', (ROOT / name).read_text())}
+    assert code == modules | files
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -31,6 +31,12 @@ def clone(made: Path) -> Iterator[Path]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is measured in tests/stack/test_openvino.py, where it is installed."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+
+
 def write_corpus(clone: Path) -> None:
     rows = [{"document": page, "embedded": sentence} for page, _, _, _, sentence in tiny.rows()]
     asked = [{"id": str(number), **record} for number, record in enumerate(tiny.questions())]
@@ -48,7 +54,7 @@ def test_every_backend_is_measured_with_every_budget_and_judged_by_the_questions
     before = {path: folder_digests(clone / path) for path in ("params", "data")}
     found = tune(settings_of(clone), seconds=0.1)
     cases = {(each["backend"], each["batch_tokens"]) for each in found["measured"]}
-    assert {backend for backend, _ in cases} == set(BACKENDS) and found["skipped"] == {}
+    assert {backend for backend, _ in cases} == set(BACKENDS) - {"openvino-int8"} and set(found["skipped"]) == {"openvino-int8"}
     assert {budget for _, budget in cases} >= set(BUDGETS)
     assert all(each["passages_per_second"] > 0 and each["cosine"] > 0.99 for each in found["measured"])
     assert all(0 < each["ndcg@10"] <= 1 for each in found["measured"])

@@ -43,20 +43,25 @@ def retrieval(
     reads = reranker_of(reranker, vectors)
     scores = None if reads is None else read_all(reads, asked, legs, params)
     settings, points = choose(legs, {record["id"]: record for record in asked}, params, scores)
-    curve = [point for point in points if "rerank" not in point]
-    reranked = {} if reads is None else {"reranked": [point for point in points if "rerank" in point]}
+    curves = {"curve": [point for point in points if "rerank" not in point]}
+    if reads is not None:
+        curves["reranked"] = [point for point in points if "rerank" in point]
     fresh_folder(out)
-    shown, chosen = picture(reranked["reranked"] if "rerank" in settings else curve, settings)
+    shown, chosen = picture(curves["reranked" if "rerank" in settings else "curve"], settings)
     retrieval_curve(shown, fresh_folder(plots) / "retrieval.png", chosen)
-    write_json(metrics, {"questions": len(asked), "settings": settings, "curve": curve} | reranked)
+    write_json(metrics, {"questions": len(asked), "settings": settings, **curves})
     if reads is not None and "rerank" in settings:
-        shutil.copytree(reads.folder, out / RERANKER, copy_function=shutil.copyfile)
-        write_json(out / PINNED, reads.identity())
+        adopt(reads, out)
     write_json(out / "settings.json", settings)
-    say(
-        f"retrieval: {settings['mode']} ({settings['fusion']}, text weight {settings['text_weight']}), {settings['k']} passages"
-        + ("" if reads is None else f", reranker {'adopted' if 'rerank' in settings else 'not adopted'}")
-    )
+    tried = "" if reads is None else f", reranker {'adopted' if 'rerank' in settings else 'not adopted'}"
+    weight = f"{settings['fusion']}, text weight {settings['text_weight']}"
+    say(f"retrieval: {settings['mode']} ({weight}), {settings['k']} passages{tried}")
+
+
+def adopt(reranker: Reranker, out: Path) -> None:
+    """Here, and not as an input of what comes after, which would be stale whenever a reranker that lost is exchanged."""
+    shutil.copytree(reranker.folder, out / RERANKER, copy_function=shutil.copyfile)
+    write_json(out / PINNED, reranker.identity())
 
 
 def read_all(reranker: Reranker, asked: Sequence[Record], legs: Mapping[str, Legs], params: RetrievalParams) -> Scores:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.backends import BATCH_TOKENS, FACTS, QUANTISED, TOKENIZER, in_batches, open_session, require
+from tasks.backends import BATCH_TOKENS, FACTS, QUANTISED, TOKENIZER, in_batches, open_session, require, threads
 from tasks.records import read_json
 
 Pairs = Sequence[tuple[str, str]]
@@ -65,7 +65,7 @@ class OnnxPairs:
                     row[: len(each.ids)] = getattr(each, columns[name])
             return np.asarray(self.session.run(None, tokens)[0], np.float32)
 
-        return scored(run, [len(each.ids) for each in found])
+        return scored(run, [len(each.ids) for each in found], threads())
 
 
 def cut(pairs: Pairs, max_tokens: int) -> list[tuple[str, str]]:
@@ -75,9 +75,9 @@ def cut(pairs: Pairs, max_tokens: int) -> list[tuple[str, str]]:
     return [(question[:most], passage[:most]) for question, passage in pairs]
 
 
-def scored(run: Callable[[list[int]], Logits], lengths: Sequence[int]) -> Logits:
+def scored(run: Callable[[list[int]], Logits], lengths: Sequence[int], workers: int = 1) -> Logits:
     """(pairs,), in their order; a pair's score does not depend on the others of its batch."""
-    return in_batches(lambda batch: run(batch)[:, None], lengths, BATCH_TOKENS, 1)[:, 0]
+    return in_batches(lambda batch: run(batch)[:, None], lengths, BATCH_TOKENS, 1, workers)[:, 0]
 
 
 def pair_model(folder: Path, **kwargs: Any) -> Any:

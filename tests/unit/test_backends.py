@@ -1,10 +1,12 @@
 """The three arithmetics of an embedder, on a random one of a single layer."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from test_index import corpus
 from test_models import NO_RERANKER
 
 from tasks.artifacts import check_model_folder
-from tasks.backends import OPENVINO, QUANTISED, batches
+from tasks.backends import OPENVINO, QUANTISED, Vectors, batches, in_batches
 from tasks.calibrate import make_graph
 from tasks.embedding import Embedder
 from tasks.encoders import PINNED
@@ -174,10 +176,35 @@ def test_a_build_by_the_graph_imports_neither_torch_nor_pandas(folders: dict[str
     assert len(index.legs("bread", 3)[1]) == 3
 
 
-@pytest.mark.parametrize("threads", ["", "1", "1,1"])
-def test_the_threads_are_those_that_openmp_is_given(
-    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, threads: str
+@pytest.mark.parametrize(("told", "workers"), [("", len(os.sched_getaffinity(0))), ("1", 1), ("3,1", 3)])
+def test_as_many_batches_are_computed_at_a_time_as_openmp_is_given_threads(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, told: str, workers: int
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", threads)
-    session = Embedder(folders["onnx-int8"]).encoder.session
-    assert session.get_session_options().intra_op_num_threads == int(threads[:1] or 0)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    embedder = Embedder(folders["onnx-int8"])
+    assert embedder.encoder.workers == workers
+    assert embedder.encoder.session.get_session_options().intra_op_num_threads == 1
+    assert np.allclose(embedder.passages(TEXTS), np.concatenate([embedder.passages([text]) for text in TEXTS]), atol=1e-5)
+
+
+def test_batches_of_several_threads_return_in_their_places_and_leave_none_idle() -> None:
+    together = Barrier(3, timeout=30)
+
+    def run(batch: list[int]) -> Vectors:
+        together.wait()  # would break where fewer than three were under way at a time
+        return np.array([[float(position), 1.0] for position in batch], np.float32)
+
+    lengths = [4] * 6  # three batches of two, where one would hold all
+    assert in_batches(run, lengths, 1000, 2, workers=3)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    alone = in_batches(lambda batch: np.ones((len(batch), 2), np.float32), lengths, 1000, 2)
+    assert alone.shape == (6, 2) and in_batches(run, [], 1000, 2, workers=3).shape == (0, 2)
+
+
+def test_a_batch_that_fails_stops_all() -> None:
+    def run(batch: list[int]) -> Vectors:
+        if 2 in batch:
+            raise InputError("the model is torn")
+        return np.ones((len(batch), 2), np.float32)
+
+    with pytest.raises(InputError, match="torn"):
+        in_batches(run, [4, 4, 4], 4, 2, workers=2)

@@ -154,7 +154,8 @@ def open_session(path: Path) -> Any:
 def threads() -> int:
     """As many as torch would take: OMP_NUM_THREADS, which Ray sets too, or the cores that this process may use."""
     found = os.environ.get("OMP_NUM_THREADS") or "0"  # "4,2" gives a number for each level of nesting
-    return int(found.split(",")[0]) or len(os.sched_getaffinity(0))
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # the former on Linux
+    return int(found.split(",")[0]) or here or 1
 
 
 def require(name: str, backend: str = "onnx-int8") -> Any:

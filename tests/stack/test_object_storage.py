@@ -16,12 +16,13 @@ from hashing import HashEmbedder, vectors_of
 from running import clone_environment, run_tandem
 
 from tasks.embedding import VectorStore
+from tasks.encoders import PINNED
 from tasks.errors import InputError, IntegrityError, TandemError
 from tasks.index import bring_up_to_date, describe, index, write_rows
 from tasks.index import settings as table_settings
 from tasks.params import IndexParams
 from tasks.params_files import load
-from tasks.records import Record, value_digest, write_jsonl
+from tasks.records import Record, value_digest, write_json, write_jsonl
 from tasks.search import Index, open_version
 from tasks.tables import connect, only_writer, open_table
 from tasks.upkeep import check_answers, keep_versions
@@ -156,13 +157,19 @@ def test_two_writers_who_saw_the_same_version_insert_the_same_passages_once(buck
     ],
 )
 def test_storage_that_cannot_be_used_is_refused_before_anything_is_embedded(
-    buckets: Buckets, tmp_path: Path, store: str, environment: dict[str, str], said: str
+    buckets: Buckets, tmp_path: Path, tiny_embedder: Path, store: str, environment: dict[str, str], said: str
 ) -> None:
     os.environ.update(environment)
     write_jsonl(tmp_path / "chunks/passages.jsonl", corpus(0, 2))
-    none, out, metrics = tmp_path / "none", tmp_path / "out", tmp_path / "m.json"
+    embedder = Path(shutil.copytree(tiny_embedder, tmp_path / "embedder"))
+    source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
+    write_json(embedder / "tandem.json", source)
+    write_json(tmp_path / "retriever" / PINNED, {"sides": "none"})
+    out, metrics = tmp_path / "out", tmp_path / "m.json"
     with pytest.raises(InputError, match=said) as found:
-        index(tmp_path / "chunks", none, none, out, metrics, store, tmp_path / "v.sqlite", PARAMS)
+        index(
+            tmp_path / "chunks", embedder, tmp_path / "retriever", out, metrics, store, tmp_path / "v.sqlite", PARAMS
+        )  # fmt: skip
     assert store in str(found.value)
     assert not (tmp_path / "v.sqlite").exists() and not (tmp_path / "out").exists()
 

@@ -1,7 +1,7 @@
 """With which arithmetic an embedder computes: torch in its own precision, torch in bfloat16, or 8-bit integers by ONNX Runtime
 or by OpenVINO.
 
-Texts go through it in batches of equal cost, the shortest first. A text's vector does not depend on the others of its batch
+Texts go through it in batches of equal cost, the longest first. A text's vector does not depend on the others of its batch
 (in bfloat16, whose kernels differ by shape, but for some thousandths of a coordinate).
 """
 
@@ -22,7 +22,6 @@ Vectors = npt.NDArray[np.float32]
 # What `models` makes of the embedder for a backend of integers, beside its weights: graph, tokenizer, what else is asked of it
 QUANTISED, OPENVINO = "model_int8.onnx", ("model_int8.xml", "model_int8.bin")
 TOKENIZER, FACTS = "tokenizer_int8.json", "model_int8.json"
-RUNTIMES = {"onnx-int8": "onnxruntime", "openvino-int8": "openvino"}
 Run = Callable[[Mapping[str, Any]], Any]  # token ids and attention mask, (batch, length) each -> vectors, (batch, dimension)
 BATCH_TOKENS = 512  # of questions, whose callers have no params of the index; it changes the speed, not the vectors
 
@@ -63,7 +62,7 @@ class OnnxBackend:
     """The graph of the whole model, its tokenizer and facts, as `tasks.quantise` made them: neither torch nor
     sentence-transformers is imported, which takes longer than embedding a question does."""
 
-    name = "onnx-int8"
+    name, runtime = "onnx-int8", "onnxruntime"
 
     def __init__(self, folder: Path) -> None:
         tokenizers = require("tokenizers", self.name)
@@ -101,10 +100,10 @@ class OnnxBackend:
 class OpenvinoBackend(OnnxBackend):
     """The same with a graph that `tasks.calibrate` made, in which an activation has one scale for all texts."""
 
-    name = "openvino-int8"
+    name, runtime = "openvino-int8", "openvino"
 
     def opened(self, folder: Path) -> Run:
-        openvino = require("openvino", self.name)
+        openvino = require(self.runtime, self.name)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time by all threads: as streams of one thread they stood idle a fifth
             "INFERENCE_NUM_THREADS": threads(),
@@ -116,6 +115,9 @@ class OpenvinoBackend(OnnxBackend):
         return lambda inputs: model.create_infer_request().infer(inputs)[0]  # one of its own: threads share the model
 
 
+INTEGERS = {each.name: each for each in (OnnxBackend, OpenvinoBackend)}
+
+
 def pooling(model: Any) -> str:
     """The pooling mode's name as the model's own files give it ("mean", "cls", ...)."""
     modes = [module.get_config_dict() for module in model if type(module).__name__ == "Pooling"]
@@ -123,15 +125,14 @@ def pooling(model: Any) -> str:
 
 
 def open_backend(name: str, folder: Path) -> TorchBackend | OnnxBackend:
-    integers = {each.name: each for each in (OnnxBackend, OpenvinoBackend)}
-    return integers[name](folder) if name in integers else TorchBackend(folder, half=name == "torch-bf16")
+    return INTEGERS[name](folder) if name in INTEGERS else TorchBackend(folder, half=name == "torch-bf16")
 
 
 def import_libraries(name: str) -> None:
     """What `open_backend` would import first."""
-    if name in RUNTIMES:
+    if name in INTEGERS:
         require("tokenizers", name)
-        require(RUNTIMES[name], name)
+        require(INTEGERS[name].runtime, name)
     else:
         import sentence_transformers  # noqa: F401
 
@@ -204,8 +205,9 @@ def in_batches(
     def fill(batch: list[int]) -> None:
         vectors[batch] = run(batch)
 
-    budget = min(batch_tokens, -(-sum(lengths) // workers))  # or what is one batch would leave cores idle
-    longest_first = list(batches(lengths, budget))[::-1]  # so that no long one is the last to end
+    if workers > 1:  # what is one batch would leave cores idle
+        batch_tokens = min(batch_tokens, -(-sum(lengths) // workers))
+    longest_first = list(batches(lengths, batch_tokens))[::-1]  # so that no long one is the last to end
     if workers == 1 or len(longest_first) < 2:
         for batch in longest_first:
             fill(batch)

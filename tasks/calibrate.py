@@ -49,7 +49,7 @@ def calibrate(folder: Path) -> None:
 
 def inputs(folder: Path) -> list[dict[str, Any]]:
     """One text each, so that no padding is among what is measured."""
-    tokenizer = require("tokenizers").Tokenizer.from_file(str(folder / TOKENIZER))
+    tokenizer = require("tokenizers", OpenvinoBackend.name).Tokenizer.from_file(str(folder / TOKENIZER))
     found = tokenizer.encode_batch(TEXTS.read_text(encoding="utf-8").splitlines())
     return [{"input_ids": np.array([each.ids]), "attention_mask": np.ones((1, len(each.ids)), np.int64)} for each in found]
 

@@ -75,13 +75,9 @@ class Base(Group):
     digest: Digest
 
 
-class Reranker(Group):
+class Reranker(Base):
     """A cross-encoder; `fingerprint` is its scores of some probe pairs."""
 
-    source: Name
-    id: str
-    revision: str
-    digest: Digest
     max_tokens: Positive
     backend: Name
     fingerprint: Annotated[list[float], Field(min_length=1)]

@@ -10,7 +10,7 @@ from tasks.artifacts import NEEDED, check_model_folder, is_needed
 from tasks.calibrate import make_graph
 from tasks.errors import InputError
 from tasks.pair_backends import open_pair_backend, untrained
-from tasks.params import EmbedderSource, ModelSource, ModelsParams, RerankerSource
+from tasks.params import EmbedderSource, ModelsParams, RerankerSource, Source
 from tasks.quantise import quantise_reranker
 from tasks.records import file_digest, read_json, write_json
 from tasks.stage import fresh_folder, run_stage, say
@@ -84,18 +84,18 @@ def check_cross_encoder(folder: Path, source: RerankerSource) -> None:
         )
 
 
-def materialise(source: ModelSource | RerankerSource, builtin: object, target: Path) -> None:
+def materialise(source: Source, builtin: object, target: Path) -> None:
     folder = locate(source, builtin)
     copy_model(folder, target)
     check_model_folder(target)
 
 
-def identity(source: ModelSource | RerankerSource) -> dict[str, Any]:
+def identity(source: Source) -> dict[str, Any]:
     """Where a folder lay is no property of its model: the same files from another place are the same model."""
     return source.model_dump() | ({"id": "", "revision": ""} if source.source == "folder" else {})
 
 
-def locate(source: ModelSource | RerankerSource, builtin: object) -> Path:
+def locate(source: Source, builtin: object) -> Path:
     if source.source == "hub":
         return download(source.id, source.revision)
     if source.source == "builtin":

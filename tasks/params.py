@@ -31,15 +31,24 @@ def uses_adapter(arm: str) -> bool:
     return "lora" in arm.split("+")
 
 
-class ModelSource(Group):
-    source: Literal["builtin", "hub", "folder"]
+class Source(Group):
+    """Where a model comes from."""
+
+    source: str
     id: str
     revision: str
 
     @model_validator(mode="after")
     def pinned(self) -> Self:
-        _check_pinned(self.source, self.id, self.revision)
+        if self.source == "hub" and not (self.id and _is_commit(self.revision)):
+            raise ValueError("a hub model needs `id` and `revision`, the full 40-digit commit (branches move)")
+        if self.source == "folder" and not self.id:
+            raise ValueError("a folder model needs its path in `id`")
         return self
+
+
+class ModelSource(Source):
+    source: Literal["builtin", "hub", "folder"]
 
 
 class EmbedderSource(ModelSource):
@@ -49,17 +58,10 @@ class EmbedderSource(ModelSource):
     backend: Backend
 
 
-class RerankerSource(Group):
+class RerankerSource(Source):
     source: Literal["none", "hub", "folder"]
-    id: str
-    revision: str
     max_tokens: Positive
     backend: Literal["torch", "onnx-int8"]
-
-    @model_validator(mode="after")
-    def pinned(self) -> Self:
-        _check_pinned(self.source, self.id, self.revision)
-        return self
 
 
 class ModelsParams(Params):
@@ -67,13 +69,6 @@ class ModelsParams(Params):
     base: ModelSource
     embedder: EmbedderSource
     reranker: RerankerSource
-
-
-def _check_pinned(source: str, identity: str, revision: str) -> None:
-    if source == "hub" and not (identity and _is_commit(revision)):
-        raise ValueError("a hub model needs `id` and `revision`, the full 40-digit commit (branches move)")
-    if source == "folder" and not identity:
-        raise ValueError("a folder model needs its path in `id`")
 
 
 class DocumentsParams(Params):

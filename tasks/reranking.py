@@ -44,15 +44,21 @@ class Reranker:
     def backend(self) -> Any:
         return open_pair_backend(self.source["backend"], self.folder, self.source["max_tokens"])
 
+    def of(self, question: str, passages: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Passage id -> logit. Title and headings stand before the text, as both legs see it."""
+        logits = self.logits([(question, as_read(passage)) for passage in passages])
+        return {passage["id"]: logit for passage, logit in zip(passages, logits, strict=True)}
+
     def logits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Of (question, passage): how well the one answers the other; any number."""
         if self.store is None or any(question in self.afresh for question, _ in pairs):
             return [float(logit) for logit in self.read(pairs)]
-        named = {"\n\n".join(pair): pair for pair in pairs}
-        missing = self.store.missing(list(named))
+        names = ["\n\n".join(pair) for pair in pairs]
+        named = dict(zip(names, pairs, strict=True))
+        missing = self.store.missing(names)
         if missing:
             self.store.put(missing, beside_one(self.read([named[name] for name in missing])))
-        return [float(row[0]) for row in self.store.get(["\n\n".join(pair) for pair in pairs])]
+        return [float(row[0]) for row in self.store.get(names)]
 
     def read(self, pairs: Sequence[tuple[str, str]]) -> Any:
         """(pairs,). Raises InputError where the model gives none: an order by NaN is any order."""
@@ -83,7 +89,6 @@ def sigmoid(logit: float) -> float:
 
 
 def as_read(passage: Mapping[str, Any]) -> str:
-    """Title and headings before the text, as both legs see it."""
     return f"{passage['heading']}\n{passage['text']}"
 
 

@@ -17,7 +17,7 @@ from tasks.lean_imports import import_arrow_without_pandas
 from tasks.params import RetrievalParams
 from tasks.plots import retrieval_curve
 from tasks.records import Record, read_jsonl, write_json
-from tasks.reranking import PINNED, RERANKER, Reranker, as_read, reordered, reranker_of
+from tasks.reranking import PINNED, RERANKER, Reranker, reordered, reranker_of
 from tasks.scores import named, retrieval_scores
 from tasks.search import Ranking, checked_question, fused, open_index
 from tasks.stage import fresh_folder, run_stage, say
@@ -71,9 +71,7 @@ def read_all(reranker: Reranker, asked: Sequence[Record], legs: Mapping[str, Leg
         text, vector, passages = legs[record["id"]]
         tops = [fused(text, vector, choice)[: params.rerank] for choice in candidates(params)]
         keys = sorted({key for top in tops for key, _ in top})
-        question = checked_question(record["question"])
-        logits = reranker.logits([(question, as_read(passages[key])) for key in keys])
-        found[record["id"]] = dict(zip(keys, logits, strict=True))
+        found[record["id"]] = reranker.of(checked_question(record["question"]), [passages[key] for key in keys])
     say(f"retrieval: the reranker has scored {sum(map(len, found.values()))} pairs of {len(found)} questions")
     return found
 

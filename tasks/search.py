@@ -17,7 +17,7 @@ from tasks.encoders import pinned_query_encoder, query_encoder
 from tasks.errors import InputError, IntegrityError
 from tasks.nearest import nearest
 from tasks.records import Record, read_json
-from tasks.reranking import Reranker, adopted, as_read, check_reranker, pinned, reordered, sigmoid
+from tasks.reranking import Reranker, adopted, check_reranker, pinned, reordered, sigmoid
 from tasks.tables import check_store, checkout, connect, open_table, tags
 from tasks.texts import as_asked
 
@@ -102,9 +102,7 @@ class Index:
         """Passage id -> what the reranker says of it."""
         if self.reranker is None:
             raise IntegrityError("these settings of retrieval ask for a reranker, and none is here; run: dvc repro retrieval")
-        question = checked_question(question)
-        logits = self.reranker.logits([(question, as_read(passage)) for passage in passages])
-        return {passage["id"]: logit for passage, logit in zip(passages, logits, strict=True)}
+        return self.reranker.of(checked_question(question), passages)
 
 
 def open_index(
@@ -113,10 +111,10 @@ def open_index(
     """As the pipeline has it: the outputs of the stages `index`, `models` (its embedder), `retriever` and, once a reranker may
     have been adopted, `retrieval`; and where that finds the scores that it gave before."""
     manifest = read_json(index / "manifest.json") | {"query_encoder": pinned_query_encoder(retriever)}
-    if retrieval is None:
-        return Index(store, manifest, Embedder(query_encoder(embedder, retriever)))
-    manifest["reranker"] = pinned(retrieval)
-    return Index(store, manifest, Embedder(query_encoder(embedder, retriever)), adopted(retrieval, kept))
+    reranker = None
+    if retrieval is not None:
+        manifest["reranker"], reranker = pinned(retrieval), adopted(retrieval, kept)
+    return Index(store, manifest, Embedder(query_encoder(embedder, retriever)), reranker)
 
 
 def widened(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,7 +197,16 @@ def test_batches_of_several_threads_return_in_their_places_and_leave_none_idle()
     lengths = [4] * 6  # three batches of two, where one would hold all
     assert in_batches(run, lengths, 1000, 2, workers=3)[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     alone = in_batches(lambda batch: np.ones((len(batch), 2), np.float32), lengths, 1000, 2)
-    assert alone.shape == (6, 2) and in_batches(run, [], 1000, 2, workers=3).shape == (0, 2)
+    assert alone.shape == (6, 2)
+    asked: list[list[int]] = []
+
+    def noted(batch: list[int]) -> Vectors:
+        asked.append(batch)
+        return np.ones((len(batch), 2), np.float32)
+
+    in_batches(noted, [2, 10, 3], 1000, 2)
+    assert asked == [[0, 2, 1]], "one worker takes what fits into one batch as one"
+    assert in_batches(run, [], 1000, 2, workers=3).shape == (0, 2)
 
 
 def test_a_batch_that_fails_stops_all() -> None:

@@ -108,14 +108,7 @@ def test_a_release_pins_its_query_encoder_and_one_without_is_asked_without(setti
     shutil.rmtree(settings.root / "data/retriever")  # a release stands on the store alone
     found = pieces(settings, release)
     assert found.query_encoder and folder_digest(found.query_encoder) == pinned and found.embedder != found.query_encoder
-    damaged = next(found.query_encoder.glob("*.safetensors"))
-    damaged.chmod(0o600)
-    damaged.write_bytes(b"torn")
-    with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
-        pieces(settings, release)
-    entries = ledger.read(settings.ledger)
-    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), doctor.Pieces(settings, entries))
-    assert any("query encoder" in fault.what for fault in faults)
+    check_damage_is_told(settings, second, release, found.query_encoder, "query encoder")
     assert pieces(settings, load_release(opening.manifest_text(settings, str(first.release)))).query_encoder is None
 
 
@@ -132,19 +125,24 @@ def test_a_release_pins_the_reranker_that_was_adopted_and_goes_on_without_once_i
     shutil.rmtree(settings.root / "data/retrieval/reranker")  # a release stands on the store alone
     found = pieces(settings, release)
     assert found.reranker and folder_digest(found.reranker) == digest
-    damaged = next(found.reranker.glob("*.safetensors"))
-    damaged.chmod(0o600)
-    damaged.write_bytes(b"torn")
-    with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
-        pieces(settings, release)
-    entries = ledger.read(settings.ledger)
-    faults = doctor.release_faults(settings, entries, ledger.Found(str(second.release), 2), doctor.Pieces(settings, entries))
-    assert any("reranker" in fault.what for fault in faults)
+    check_damage_is_told(settings, second, release, found.reranker, "reranker")
     (settings.root / "data/retrieval/reranker.json").unlink()
     write_json(settings.root / "data/retrieval/settings.json", {"text_weight": 1.0, "k": 1, "candidates": 10, "mode": "text"})
     write_documents(settings.root, {"page-1": "newer"})
     third = load_release(opening.manifest_text(settings, str(promote(settings).release)))
     assert third.reranker is None and pieces(settings, third).reranker is None
+
+
+def check_damage_is_told(settings: Settings, entry: Entry, release: Release, folder: Path, what: str) -> None:
+    """Where the piece is opened, and by doctor under its name."""
+    damaged = next(folder.glob("*.safetensors"))
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"torn")
+    with pytest.raises(IntegrityError, match=r"model.safetensors: expected sha256"):
+        pieces(settings, release)
+    entries = ledger.read(settings.ledger)
+    faults = doctor.release_faults(settings, entries, ledger.Found(str(entry.release), 2), doctor.Pieces(settings, entries))
+    assert any(what in fault.what for fault in faults)
 
 
 def pieces(settings: Settings, release: Release) -> Pieces:

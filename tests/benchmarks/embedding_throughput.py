@@ -1,10 +1,10 @@
-"""Passages embedded a second, and sentence-transformers': `python tests/benchmarks/embedding_throughput.py [PASSAGES [REPEATS]]`.
+"""Passages embedded a second, and sentence-transformers': `python tests/benchmarks/embedding_throughput.py [PASSAGES [REPEATS [TOKENS]]]`.
 
 The demo's passages in random order, each time in a fresh process that loads its model and embeds a few before the clock starts.
 The ways take turns (A B C A B C), and each waits a minute at most for a quiet machine, unless it has a single thread: where
 other work takes one of two cores, torch's threads wait for each other and are ten times slower.
 
-OpenVINO is among them where it is installed (`make .venv/installed-stack`).
+OpenVINO is among them where it is installed (`make .venv/installed-stack`). TOKENS: of a batch of ours, else as params say.
 
 Prints each way's median rate and the median of its paired ratios to sentence-transformers' default `encode`, with a bootstrap
 interval, by the clock and by processor time (with OMP_NUM_THREADS=1 the one that other work does not disturb); then nDCG@10 of
@@ -48,21 +48,22 @@ Encode = Callable[[list[str]], Any]
 
 
 def main() -> None:
-    count, repeats = [*map(int, sys.argv[1:]), *(1500, 7)[len(sys.argv) - 1 :]]
-    print(machine(), flush=True)
+    shipped = (1500, 7, load(IndexParams, ROOT / "params").batch_tokens)
+    count, repeats, budget = [*map(int, sys.argv[1:]), *shipped[len(sys.argv) - 1 :]]
+    print(f"{machine()}; batches of {budget} tokens", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(folder, count)
         seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for repeat in range(repeats):
             for way in WAYS:
-                seconds[way].append(timed(folder, way))
+                seconds[way].append(timed(folder, way, budget))
             line = ", ".join(
                 f"{way.removeprefix('sentence-transformers')} {seconds[way][-1][0]:.2f} ({seconds[way][-1][1]:.2f})"
                 for way in WAYS
             )
             print(f"run {repeat + 1}, load {os.getloadavg()[0]:.1f}: {line}", flush=True)
-        rows = [row(way, count, seconds) | judged(folder, way) for way in WAYS]
+        rows = [row(way, count, seconds) | judged(folder, way, budget) for way in WAYS]
     show(rows)
 
 
@@ -99,32 +100,32 @@ def prepare(folder: Path, count: int) -> None:
         write_embedder(source.model_copy(update={"backend": backend}), folder / backend)
 
 
-def timed(folder: Path, way: str) -> tuple[float, float]:
+def timed(folder: Path, way: str, budget: int) -> tuple[float, float]:
     for _ in range(0 if os.environ.get("OMP_NUM_THREADS") == "1" else 60):
         if psutil.cpu_percent(interval=1) < 15:
             break
-    command = [sys.executable, "-W", "ignore", __file__, "--one", str(folder), way]
+    command = [sys.executable, "-W", "ignore", __file__, "--one", str(folder), way, str(budget)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
     wall, cpu = done.stdout.split()[-2:]
     return float(wall), float(cpu)
 
 
-def one(folder: Path, way: str) -> None:
+def one(folder: Path, way: str, budget: int) -> None:
     """In a process of its own: seconds for the passages, by the clock and of the processor."""
     texts = json.loads((folder / "passages.json").read_text())
-    passages, _ = encoders(folder, way)
+    passages, _ = encoders(folder, way, budget)
     passages(texts[:WARM_UP])
     wall, cpu = time.monotonic(), time.process_time()
     passages(texts)
     print(time.monotonic() - wall, time.process_time() - cpu)
 
 
-def encoders(folder: Path, way: str) -> tuple[Encode, Encode]:
+def encoders(folder: Path, way: str, budget: int) -> tuple[Encode, Encode]:
     """Passages and questions to vectors. sentence-transformers reads the same folder, with the same limit in tokens."""
     if way in OURS:
         from tasks.embedding import Embedder
 
-        budget, embedder = load(IndexParams, ROOT / "params").batch_tokens, Embedder(folder / OURS[way])
+        embedder = Embedder(folder / OURS[way])
         return lambda texts: embedder.passages(texts, budget), embedder.queries
     from sentence_transformers import SentenceTransformer
 
@@ -151,11 +152,11 @@ def ratio(way: str, seconds: dict[str, list[tuple[float, float]]], clock: int) -
     return f"{np.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
-def judged(folder: Path, way: str) -> dict[str, float]:
+def judged(folder: Path, way: str, budget: int) -> dict[str, float]:
     """On all passages and questions of the demo."""
     passages = read_jsonl(folder / "chunks/passages.jsonl")
     asked = [record for record in read_jsonl(ROOT / "data/demo/questions.jsonl") if record["document"]]
-    encode, ask = encoders(folder, way)
+    encode, ask = encoders(folder, way, budget)
     texts = [passage["embedded"] for passage in passages]
     vectors = np.asarray(encode(texts), np.float32)
     order = np.argsort(-(np.asarray(ask([record["question"] for record in asked]), np.float32) @ vectors.T), axis=1)[:, :100]
@@ -179,6 +180,6 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        one(Path(sys.argv[2]), sys.argv[3])
+        one(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
     else:
         main()

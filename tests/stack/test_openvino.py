@@ -1,6 +1,7 @@
 """The embedder by OpenVINO, which is installed for these tests only."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,15 @@ def test_a_vector_does_not_depend_on_its_batch_and_is_nearly_that_of_torch(folde
     assert (near > 0.98).all() and not np.array_equal(exact.passages(PASSAGES), alone)
     assert ((exact.queries(PASSAGES) * alone).sum(axis=1) < near).any(), "the passages' prompt was told"
     assert fast.queries([]).shape == (0, 64)
+
+
+def test_threads_that_ask_at_the_same_time_get_each_its_own_vectors(folders: dict[str, Path]) -> None:
+    fast = Embedder(folders["openvino-int8"])
+    texts = PASSAGES * 40
+    alone = [fast.queries([text]) for text in PASSAGES] * 40
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda text: fast.queries([text]), texts))
+    assert np.array_equal(np.concatenate(together), np.concatenate(alone))
 
 
 def test_the_graph_is_made_again_byte_for_byte_whatever_the_process_made_before(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from flows.settings import Settings
 from flows.store import open_file
 from tasks.canary import SQLITE, Canary, blot_database, in_file, in_stream
 from tasks.checkpoints import KEY
-from tasks.documents import identity
 from tasks.errors import IntegrityError
 from tasks.lineage import LINEAGE
+from tasks.reading import identity
 from tasks.records import canonical_json, jsonl_line
 from tasks.tombstones import Tombstones, blanked
 

@@ -13,12 +13,13 @@ from flows.housekeeping import pinned
 from flows.ledger import Entry, Found
 from flows.settings import Settings
 from tasks.canary import SHORTEST, own_lines
-from tasks.documents import identity, list_files
+from tasks.documents import list_files
 from tasks.errors import InputError, IntegrityError
 from tasks.manifest import Release
 from tasks.pairs import placed_questions
 from tasks.prompts import one_line, unpinned
 from tasks.questions import PageFinder
+from tasks.reading import identity
 from tasks.records import Record, iterate_jsonl, read_json
 from tasks.rewriting import pages_of, rest_of
 from tasks.tombstones import Erased, Erasure, Tombstones, document_key, pairs_of, shot_key

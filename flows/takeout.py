@@ -6,10 +6,11 @@ from pathlib import Path
 
 from flows import corpus, erasures, ledger, pending
 from flows.settings import Settings
-from tasks.documents import identity, list_files
+from tasks.documents import list_files
 from tasks.failpoints import failpoint
 from tasks.pairs import placed_questions
 from tasks.questions import PageFinder
+from tasks.reading import identity
 from tasks.records import Record, write_jsonl
 from tasks.stage import say
 from tasks.tombstones import Tombstones

@@ -4,27 +4,25 @@ rejected.
 
 import hashlib
 import os
-import posixpath
 import stat
 import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tasks.errors import InputError, IntegrityError
-from tasks.kept import Kept, read_kept, rule, write_kept
+from tasks.kept import Kept, read_kept, write_kept
 from tasks.params import DocumentsParams
-from tasks.parsers import FORMATS, parse
-from tasks.records import Record, jsonl_line, text_digest, write_bytes, write_json, write_jsonl
+from tasks.parsers import FORMATS
+from tasks.reading import MEGABYTE, Files, identity, max_bytes, printable, read_files, reading_rule, reject, suffix
+from tasks.reading_on_ray import read_files_on_ray
+from tasks.records import Record, write_bytes, write_json, write_jsonl
 from tasks.stage import fresh_folder, run_stage, say
 from tasks.texts import Unreadable
 
-MEGABYTE = 1_000_000
 SAY_EVERY = 500  # files
 SETTLED = 2_000_000_000  # nanoseconds; a file written since may be written again within one tick of its clock, as git has it
-CODE = ("documents", "parsers", "params_files", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
-LIBRARIES = ("beautifulsoup4", "mammoth", "markdown-it-py", "markdownify", "pypdf", "PyYAML")
 
 
 def documents(raw: Path, out: Path, kept: Path, params: DocumentsParams) -> None:
@@ -39,7 +37,7 @@ def documents(raw: Path, out: Path, kept: Path, params: DocumentsParams) -> None
         raise InputError(f"{raw} is missing or no folder; put documents there with: tandem ingest --documents PATH")
     paths = list_files(raw)
     refuse_shared_ids(paths)
-    reading = rule(params.model_dump(), CODE, LIBRARIES)
+    reading = reading_rule(params)
     found, worth_keeping = read_all(raw, paths, read_kept(kept, reading), params)
     accepted = [page for page in found if not page.note["reason"]]
     rejected = [{"path": page.note["path"], "reason": page.note["reason"]} for page in found if page.note["reason"]]
@@ -70,14 +68,6 @@ def list_files(raw: Path) -> list[str]:
     return sorted(found)
 
 
-def identity(path: str) -> str:
-    return unicodedata.normalize("NFC", posixpath.splitext(path)[0])
-
-
-def suffix(path: str) -> str:
-    return posixpath.splitext(path)[1].lower()
-
-
 def refuse_shared_ids(paths: Iterable[str]) -> None:
     """Which of two would win is not ours to choose; on a disk that folds case, ids must differ by more than case as
     well.
@@ -91,28 +81,50 @@ def refuse_shared_ids(paths: Iterable[str]) -> None:
             raise InputError(f"{other!r} and {path!r} have one id, {identity(path)!r}; rename or remove one of them")
 
 
+class Folder:
+    """Raw files, and what was made of them in the last run."""
+
+    def __init__(self, raw: Path, known: Mapping[str, Kept], most_bytes: int) -> None:
+        self.raw, self.known, self.most_bytes = raw, known, most_bytes
+        self.as_they_were: dict[str, Kept] = {}
+        self.refused: dict[str, Kept] = {}  # by the disk, or before they were opened
+        self.marks: dict[str, Record] = {}  # of the others: what tells next time that a file is as it was
+
+    def changed(self, paths: Iterable[str]) -> Files:
+        """The files whose bytes are others than in the last run; on the way, what stands of the rest."""
+        for path in paths:
+            before = self.known.get(path)
+            signature = seen(self.raw, path)  # first: what is written while it is read shows next time
+            if before is not None and before.note["seen"] == signature is not None:  # it need not be opened
+                self.as_they_were[path] = before
+                continue
+            try:
+                data = read_bytes(self.raw, path, self.most_bytes)
+            except Unreadable as error:
+                self.refused[path] = reject(path, error)
+                continue
+            mark = {"bytes": hashlib.sha256(data).hexdigest(), "seen": signature}
+            if before is not None and before.note["bytes"] == mark["bytes"]:
+                self.as_they_were[path] = before._replace(note=before.note | mark)
+            else:
+                self.marks[path] = mark
+                yield path, data
+
+
 def read_all(
     raw: Path, paths: Sequence[str], known: Mapping[str, Kept], params: DocumentsParams
 ) -> tuple[list[Kept], dict[str, Kept]]:
     """What was made of each file, accepted or rejected; and that again by its path, but for what the disk refused."""
-    max_bytes = int(params.max_megabytes * MEGABYTE)
-    found, worth_keeping = [], {}
-    for number, path in enumerate(paths, start=1):
-        try:
-            before = known.get(path)
-            page = as_before(raw, path, before) or read_again(raw, path, before, max_bytes, params.max_pdf_pages)
-            worth_keeping[path] = page
-        except Unreadable as error:
-            page = reject(path, error)
-        found.append(page)
+    made: dict[str, Kept] = {}
+    folder = Folder(raw, known, max_bytes(params))
+    read = read_files_on_ray if params.engine == "ray" else read_files
+    for number, (path, page) in enumerate(read(folder.changed(paths), params), start=1):
+        made[path] = page._replace(note=page.note | folder.marks[path])
         if number % SAY_EVERY == 0:
-            say(f"{number} of {len(paths)} files read")
-    return found, worth_keeping
-
-
-def as_before(raw: Path, path: str, before: Kept | None) -> Kept | None:
-    """What was kept, where the file need not be opened to know that it is the same one."""
-    return before if before is not None and before.note["seen"] == seen(raw, path) is not None else None
+            say(f"{number} files read")
+    worth_keeping = folder.as_they_were | made
+    found = folder.refused | worth_keeping
+    return [found[path] for path in paths if path in found], worth_keeping
 
 
 def seen(raw: Path, path: str) -> list[int] | None:
@@ -125,35 +137,6 @@ def seen(raw: Path, path: str) -> list[int] | None:
     settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED
     signature = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
     return signature if settled and stat.S_ISREG(status.st_mode) else None
-
-
-def read_again(raw: Path, path: str, before: Kept | None, max_bytes: int, max_pages: int) -> Kept:
-    """Parsed, where its bytes are others than those that were kept. Raises Unreadable for what cannot be read."""
-    signature = seen(raw, path)  # first: what is written while it is read shows next time
-    data = read_bytes(raw, path, max_bytes)
-    digest = hashlib.sha256(data).hexdigest()
-    same = before is not None and before.note["bytes"] == digest
-    page = before if before is not None and same else read_file(path, data, max_bytes, max_pages)
-    return page._replace(note=page.note | {"bytes": digest, "seen": signature})
-
-
-def read_file(path: str, data: bytes, max_bytes: int, max_pages: int) -> Kept:
-    try:
-        page = parse(data, FORMATS[suffix(path)], PurePosixPath(path).stem, max_bytes, max_pages)
-    except Unreadable as error:
-        return reject(path, error)
-    made = document(path, page.title, page.text)
-    note = {"path": path, "reason": "", "id": made["id"], "cleaned": page.cleaned, "text": text_digest(page.text)}
-    return Kept(jsonl_line(made).encode(), note)
-
-
-def reject(path: str, error: Unreadable) -> Kept:
-    return Kept(b"", {"path": printable(path), "reason": str(error)})
-
-
-def document(path: str, title: str, text: str) -> Record:
-    kind, digest = FORMATS[suffix(path)], text_digest(f"{title}\n{text}")
-    return {"id": identity(path), "path": path, "title": title, "format": kind, "text": text, "digest": digest}
 
 
 def read_bytes(raw: Path, path: str, max_bytes: int) -> bytes:
@@ -182,11 +165,6 @@ def refuse_kind(status: os.stat_result, path: str, max_bytes: int) -> None:
         raise Unreadable(f"unsupported extension {suffix(path)!r}; supported: {' '.join(FORMATS)}")
     if status.st_size > max_bytes:
         raise Unreadable(f"{status.st_size / MEGABYTE:.1f} MB, more than max_megabytes ({max_bytes / MEGABYTE:g})")
-
-
-def printable(path: str) -> str:
-    """File names are bytes; those that are not UTF-8 cannot be written into JSON as they are."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def reconcile(paths: Sequence[str], found: Sequence[Kept]) -> None:

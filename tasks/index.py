@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.cluster import embed_missing_on_ray
 from tasks.embedding import Embedder, VectorStore, embed_missing, open_aside
+from tasks.embedding_on_ray import embed_missing_on_ray
 from tasks.encoders import passage_encoder
 from tasks.errors import InputError, IntegrityError, RefusedError
 from tasks.failpoints import failpoint

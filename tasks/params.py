@@ -75,6 +75,7 @@ class DocumentsParams(Params):
     file = "documents.yaml"
     max_megabytes: Annotated[float, Field(gt=0)]
     max_pdf_pages: Positive
+    engine: Literal["local", "ray"]
 
 
 class ChunksParams(Params):

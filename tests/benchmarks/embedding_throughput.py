@@ -1,4 +1,5 @@
-"""Passages embedded a second, and sentence-transformers': `python tests/benchmarks/embedding_throughput.py [PASSAGES [REPEATS [TOKENS]]]`.
+"""Passages embedded a second, and sentence-transformers':
+`python tests/benchmarks/embedding_throughput.py [PASSAGES [REPEATS [TOKENS]]]`.
 
 The demo's passages in random order, each time in a fresh process that loads its model and embeds a few before the clock starts.
 The ways take turns (A B C A B C), and each waits a minute at most for a quiet machine, unless it has a single thread: where

@@ -1,4 +1,4 @@
-"""`engine: ray` in params/index.yaml, on a Ray of this machine with two processors."""
+"""`engine: ray` in params/index.yaml and params/documents.yaml, on a Ray of this machine with two processors."""
 
 import shutil
 import subprocess
@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tiny
 
-from tasks.cluster import embed_missing_on_ray
+from tasks import cluster, reading_on_ray
+from tasks.documents import documents
 from tasks.embedding import Embedder, Vectors, VectorStore
+from tasks.embedding_on_ray import embed_missing_on_ray
 from tasks.encoders import PINNED
-from tasks.errors import TandemError
+from tasks.errors import InputError, TandemError
 from tasks.index import index
-from tasks.params import IndexParams
+from tasks.params import DocumentsParams, IndexParams
 from tasks.params_files import load
 from tasks.records import Record, read_json, value_digest, write_json, write_jsonl
 from tasks.search import open_version
@@ -118,3 +120,71 @@ def test_a_machine_with_another_embedder_is_refused(tmp_path: Path, embedder: Pa
     with pytest.raises(TandemError, match=r"embedding on Ray failed \(.* holds another embedder on this machine"):
         embed_missing_on_ray(model, store, TEXTS, 8192, 4)
     assert len(store.missing(TEXTS)) == len(TEXTS)
+
+
+READING = load(DocumentsParams, tiny.ROOT / "params")
+FILES: dict[str, bytes] = {
+    "a.md": b"# Ovens\n\nThe oven is hot.\n",
+    "b/c.html": "<title>Öfen</title><p>Zwölf Öfen</p>".encode(),
+    "nul.txt": b"before\0after\0\0",
+    "torn.pdf": b"%PDF-1.4 torn",
+    "b/torn.docx": b"PK no archive",
+    "picture.png": b"\x89PNG",
+    "empty.md": b"",
+    **{f"many/{number}.md": f"# Page {number}\n\nText {number}.\n".encode() for number in range(20)},
+}
+
+
+def read(folder: Path, engine: str) -> dict[str, bytes]:
+    """name -> bytes of all that the stage `documents` writes, without what it keeps for itself."""
+    documents(folder / "raw", folder / engine, folder / f"{engine}.kept", READING.model_copy(update={"engine": engine}))
+    return {path.name: path.read_bytes() for path in (folder / engine).iterdir()}
+
+
+def add(folder: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (folder / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "raw" / name).write_bytes(data)
+
+
+def test_files_are_read_on_ray_as_they_are_here_and_unchanged_ones_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_on_ray, "BLOCK_BYTES", 200)
+    sent: list[str] = []
+    table = reading_on_ray.table
+
+    def noted(group: list[tuple[str, bytes]]) -> Any:
+        sent.extend(path for path, _ in group)
+        return table(group)
+
+    monkeypatch.setattr(reading_on_ray, "table", noted)
+    add(tmp_path, FILES)
+    there = read(tmp_path, "ray")
+    assert there == read(tmp_path, "local")
+    assert b"b/torn.docx" in there["rejected.jsonl"] and "Zwölf" in there["documents.jsonl"].decode()
+    assert set(sent) == set(FILES) - {"picture.png"}
+    sent.clear()
+    add(tmp_path, {"a.md": b"# Ovens\n\nThe oven is cold.\n"})
+    assert read(tmp_path, "ray") == read(tmp_path, "local") != there
+    assert sent == ["a.md"]
+    monkeypatch.setattr(cluster, "cluster", None)  # nothing to read: Ray is not asked
+    read(tmp_path, "ray")
+
+
+def test_a_machine_that_would_read_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_on_ray, "reading_rule", lambda params: "another one")
+    add(tmp_path, FILES)
+    with pytest.raises(
+        TandemError, match=r"reading files on Ray failed \(.*another version of Tandem or of a parser .*dvc repro"
+    ):
+        read(tmp_path, "ray")
+    assert not (tmp_path / "ray").exists()
+
+
+def test_reading_needs_ray_only_where_the_params_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    add(tmp_path, FILES)
+    with pytest.raises(InputError, match=r"engine: ray, and Ray is not installed: pip install 'tandem\[ray\]'"):
+        read(tmp_path, "ray")
+    assert read(tmp_path, "local")

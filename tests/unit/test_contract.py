@@ -151,8 +151,13 @@ def test_no_dvc_project_lies_inside_this_one() -> None:
     assert nested and all(f"/{path}" in ignored for path in nested)
 
 
-@pytest.mark.parametrize("stage", ["documents", "chunks"])
-def test_pages_that_were_kept_are_made_again_after_any_change_to_the_code_that_makes_them(stage: str) -> None:
-    modules = {f"tasks/{module}.py" for module in import_module(f"tasks.{stage}").CODE}
-    around = {f"tasks/{name}.py" for name in ("errors", "kept", "params", "params_files", "records", "stage")}
+@pytest.mark.parametrize(
+    ("stage", "maker", "carriers"),
+    [("documents", "reading", {"documents", "reading_on_ray", "cluster"}), ("chunks", "chunks", set())],
+)
+def test_pages_that_were_kept_are_made_again_after_any_change_to_the_code_that_makes_them(
+    stage: str, maker: str, carriers: set[str]
+) -> None:
+    modules = {f"tasks/{module}.py" for module in import_module(f"tasks.{maker}").CODE}
+    around = {f"tasks/{name}.py" for name in {"errors", "kept", "params", "params_files", "records", "stage"} | carriers}
     assert imported(ROOT / f"tasks/{stage}.py") | {f"tasks/{stage}.py"} == modules | around

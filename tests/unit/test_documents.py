@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
 import tasks.documents
+import tasks.reading
 from tasks.documents import documents, read_bytes, seen
 from tasks.errors import InputError
 from tasks.params import DocumentsParams
@@ -22,7 +23,7 @@ from tasks.parsers import Page, parse
 from tasks.records import Record, file_digest, read_json, read_jsonl, text_digest
 from tasks.texts import Unreadable, clean, comparable
 
-PARAMS = DocumentsParams(max_megabytes=1, max_pdf_pages=3)
+PARAMS = DocumentsParams(max_megabytes=1, max_pdf_pages=3, engine="local")
 
 
 def ingest(raw: Path, files: dict[str, bytes | str]) -> tuple[dict[str, Record], dict[str, str], Record]:
@@ -47,7 +48,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         seen.append(data)
         return parse(data, *rest)
 
-    monkeypatch.setattr(tasks.documents, "parse", noted)
+    monkeypatch.setattr(tasks.reading, "parse", noted)
     return seen
 
 

@@ -110,7 +110,7 @@ class OpenvinoBackend(OnnxBackend):
     def opened(self, folder: Path) -> Run:
         openvino = require(self.runtime, self.name)
         with FIRST_TENSOR:
-            openvino.Tensor(np.zeros(1, np.float32))
+            _ = openvino.Tensor(np.zeros(1, np.float32)).data
         self.workers = threads()
         settings = {
             "NUM_STREAMS": self.workers,  # a batch each, by one thread, as in ONNX Runtime

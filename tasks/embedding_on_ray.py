@@ -3,6 +3,7 @@ they are made, into the same store as those of one machine."""
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,12 @@ def embed_missing_on_ray(
     groups = tables(missing, passages_per_commit)
     mend = "what was embedded is kept, run it again: dvc repro index"
     done, started = 0, time.monotonic()
-    for block in on_ray(EmbeddingWorker, arguments, groups, "embedding", mend, gpus=True):
-        now = time.monotonic()
-        store.put(block["text"].to_pylist(), vectors_of(block), now - started)
-        done, started = done + block.num_rows, now
-        say(f"embedded {done} of {len(missing)} new passages")
+    with closing(on_ray(EmbeddingWorker, arguments, groups, "embedding", mend, gpus=True)) as blocks:
+        for block in blocks:
+            now = time.monotonic()
+            store.put(block["text"].to_pylist(), vectors_of(block), now - started)
+            done, started = done + block.num_rows, now
+            say(f"embedded {done} of {len(missing)} new passages")
     return done
 
 

@@ -13,7 +13,7 @@ from tasks.records import Record, jsonl_line, text_digest
 from tasks.texts import Unreadable
 
 MEGABYTE = 1_000_000
-CODE = ("reading", "parsers", "params_files", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
+CODE = ("documents", "reading", "parsers", "params_files", "pdf", "blocks", "boundaries", "texts")  # the modules that read a file
 LIBRARIES = ("beautifulsoup4", "mammoth", "markdown-it-py", "markdownify", "pypdf", "PyYAML")
 
 Files = Iterator[tuple[str, bytes]]  # path, content

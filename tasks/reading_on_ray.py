@@ -1,6 +1,7 @@
 """Raw files are read on many machines: their bytes go there, so nothing but this machine needs the folder."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import orjson
@@ -34,12 +35,13 @@ class ReadingWorker:
         return pa.table({"path": paths, "lines": pa.array(lines, pa.large_binary()), "note": notes})
 
 
-def read_files_on_ray(files: Files, params: DocumentsParams) -> Iterator[tuple[str, Kept]]:
+def read_files_on_ray(files: Files, params: DocumentsParams) -> Generator[tuple[str, Kept]]:
     """As `tasks.reading.read_files`, in the order in which they are ready."""
-    mend = "nothing was written, run it again: dvc repro documents"
-    for block in on_ray(ReadingWorker, (params, reading_rule(params)), tables(files), "reading files", mend):
-        for path, lines, note in zip(*(block[name].to_pylist() for name in ("path", "lines", "note")), strict=True):
-            yield path, Kept(lines, orjson.loads(note))
+    mend = "nothing was written; run the same command again, or set engine: local in params/documents.yaml"
+    with closing(on_ray(ReadingWorker, (params, reading_rule(params)), tables(files), "reading files", mend)) as blocks:
+        for block in blocks:
+            for path, lines, note in zip(*(block[name].to_pylist() for name in ("path", "lines", "note")), strict=True):
+                yield path, Kept(lines, orjson.loads(note))
 
 
 def tables(files: Files) -> Iterator["pa.Table"]:

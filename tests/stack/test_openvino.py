@@ -1,6 +1,8 @@
 """The embedder by OpenVINO, which is installed for these tests only."""
 
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +58,26 @@ def test_threads_that_ask_at_the_same_time_get_each_its_own_vectors(folders: dic
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda text: fast.queries([text]), texts))
     assert np.array_equal(np.concatenate(together), np.concatenate(alone))
+
+
+def test_threads_whose_arrays_are_the_first_of_the_process_do_not_wait_for_each_other_for_ever(folders: dict[str, Path]) -> None:
+    """They would, each time: NumPy's interface is looked up slowly here, so that both are at it."""
+    code = """
+import os, sys, threading, time
+import numpy as np
+from pathlib import Path
+from tasks.backends import OpenvinoBackend
+known = np.lib.NumpyVersion
+np.lib.NumpyVersion = lambda version: (time.sleep(0.3), known(version))[1]
+backend = OpenvinoBackend(Path(sys.argv[1]))
+threads = [threading.Thread(target=backend.vectors, args=(["bread"], "", 512)) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("done")
+"""
+    command = [sys.executable, "-c", code, str(folders["openvino-int8"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=tiny.outside_environment(), check=False)
+    assert done.stdout == "done\n", done.stderr
 
 
 def test_the_graph_is_made_again_byte_for_byte_whatever_the_process_made_before(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tiny
 
@@ -176,10 +177,21 @@ def test_a_machine_that_would_read_otherwise_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr(reading_on_ray, "reading_rule", lambda params: "another one")
     add(tmp_path, FILES)
     with pytest.raises(
-        TandemError, match=r"reading files on Ray failed \(.*another version of Tandem or of a parser .*dvc repro"
+        TandemError, match=r"reading files on Ray failed \(.*another version of Tandem or of a parser .*engine: local"
     ):
         read(tmp_path, "ray")
     assert not (tmp_path / "ray").exists()
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_stage() -> None:
+    class Dying:
+        def __call__(self, block: Any) -> Any:
+            import os
+
+            os._exit(1)
+
+    with pytest.raises(TandemError, match=r"dying on Ray failed \(.*\); think again"):
+        list(cluster.on_ray(Dying, (), [pa.table({"number": [1]})], "dying", "think again"))
 
 
 def test_reading_needs_ray_only_where_the_params_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

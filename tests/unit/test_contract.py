@@ -153,7 +153,7 @@ def test_no_dvc_project_lies_inside_this_one() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "maker", "carriers"),
-    [("documents", "reading", {"documents", "reading_on_ray", "cluster"}), ("chunks", "chunks", set())],
+    [("documents", "reading", {"reading_on_ray", "cluster"}), ("chunks", "chunks", set())],
 )
 def test_pages_that_were_kept_are_made_again_after_any_change_to_the_code_that_makes_them(
     stage: str, maker: str, carriers: set[str]

@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from tasks.cluster import on_ray
 from tasks.documents import documents
 from tasks.embedding import Embedder, VectorStore
 from tasks.embedding_on_ray import EmbeddingWorker, embed_missing_on_ray
-from tasks.errors import IntegrityError
+from tasks.errors import IntegrityError, TandemError
 from tasks.params import DocumentsParams
 from tasks.params_files import load
 from tasks.reading import reading_rule
@@ -28,7 +30,7 @@ SOURCE = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "pas
 @pytest.fixture(autouse=True)
 def _last_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(worker: type, arguments: tuple[Any, ...], blocks: Iterable[Any], *_: str, gpus: bool = False) -> Iterator[Any]:
-        return map(worker(*arguments), list(blocks)[::-1])
+        yield from map(worker(*arguments), list(blocks)[::-1])
 
     for module in (reading_on_ray, embedding_on_ray):
         monkeypatch.setattr(module, "on_ray", here)
@@ -59,6 +61,35 @@ def test_no_file_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_on_ray, "on_ray", on_ray)
     monkeypatch.setattr("tasks.cluster.cluster", None)
     assert not list(read_files_on_ray(iter([]), PARAMS))
+
+
+def test_the_cluster_is_left_where_the_caller_stops_and_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[str] = []
+
+    @contextmanager
+    def cluster() -> Iterator[Any]:
+        try:
+            yield SimpleNamespace(put=lambda table: table, exceptions=SimpleNamespace(RayError=ZeroDivisionError))
+        finally:
+            left.append("left")
+
+    def answers(blocks: list[Any], worker: type, arguments: tuple[Any, ...]) -> Iterator[Any]:
+        yield from map(worker(*arguments), blocks)
+        raise ZeroDivisionError("told at length\nwhy")
+
+    def mapped(_: Any, blocks: list[Any], worker: type, arguments: tuple[Any, ...], __: bool) -> Any:
+        return SimpleNamespace(iter_batches=lambda **_: answers(blocks, worker, arguments))
+
+    monkeypatch.setattr(reading_on_ray, "on_ray", on_ray)
+    monkeypatch.setattr("tasks.cluster.cluster", cluster)
+    monkeypatch.setattr("tasks.cluster.mapped", mapped)
+    pages = read_files_on_ray(iter([("a.md", b"bread"), ("b.md", b"salt")]), PARAMS)
+    assert next(pages)[0] == "a.md" and not left
+    pages.close()
+    assert left == ["left"]
+    with pytest.raises(TandemError, match=r"reading files on Ray failed \(why\); nothing was written; run the same command"):
+        list(read_files_on_ray(iter([("a.md", b"bread")]), PARAMS))
+    assert left == ["left", "left"]
 
 
 def test_a_worker_that_would_read_otherwise_does_not_start() -> None:

@@ -4,6 +4,7 @@ import os
 import posixpath
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from tasks.kept import Kept, rule
@@ -25,8 +26,11 @@ def reading_rule(params: DocumentsParams) -> str:
 
 
 def read_files(files: Files, params: DocumentsParams) -> Iterator[tuple[str, Kept]]:
-    """(path, what was made of it), one after the other."""
-    return ((path, read_file(path, data, params)) for path, data in files)
+    """(path, what was made of it), one after the other, in a thread: how deep a page may nest until a parser gives up does then
+    not depend on how deep the caller stands in its own stack."""
+    with ThreadPoolExecutor(1) as pool:
+        for path, data in files:
+            yield path, pool.submit(read_file, path, data, params).result()
 
 
 def read_file(path: str, data: bytes, params: DocumentsParams) -> Kept:

@@ -10,7 +10,7 @@ from tasks.cluster import on_ray
 from tasks.errors import IntegrityError
 from tasks.kept import Kept
 from tasks.params import DocumentsParams
-from tasks.reading import Files, read_file, reading_rule
+from tasks.reading import Files, read_files, reading_rule
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,10 +29,10 @@ class ReadingWorker:
     def __call__(self, block: "pa.Table") -> "pa.Table":
         import pyarrow as pa
 
-        paths = block["path"].to_pylist()
-        pages = [read_file(path, data, self.params) for path, data in zip(paths, block["data"].to_pylist(), strict=True)]
+        files = zip(block["path"].to_pylist(), block["data"].to_pylist(), strict=True)
+        paths, pages = zip(*read_files(files, self.params), strict=True)
         lines, notes = [bytes(page.lines) for page in pages], [orjson.dumps(page.note) for page in pages]
-        return pa.table({"path": paths, "lines": pa.array(lines, pa.large_binary()), "note": notes})
+        return pa.table({"path": list(paths), "lines": pa.array(lines, pa.large_binary()), "note": notes})
 
 
 def read_files_on_ray(files: Files, params: DocumentsParams) -> Generator[tuple[str, Kept]]:

@@ -66,6 +66,18 @@ def test_only_files_with_other_bytes_are_parsed_and_the_documents_are_those_of_a
     assert ingest(raw, {}) == found and len(parsed) == 2 + 5
 
 
+def test_how_deep_a_page_may_nest_does_not_depend_on_who_asks() -> None:
+    def asked(above: int) -> list[str]:
+        if above:
+            return asked(above - 1)
+        pages = [("page.html", b"<div>" * depth + b"bread" + b"</div>" * depth) for depth in range(100, 500, 5)]
+        return [made.note["reason"] for _, made in tasks.reading.read_files(iter(pages), PARAMS)]
+
+    found = asked(0)
+    assert found[0] == "" and "RecursionError" in found[-1]
+    assert asked(200) == found
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were really opened."""

@@ -26,7 +26,7 @@ QUANTISED, OPENVINO = "model_int8.onnx", ("model_int8.xml", "model_int8.bin")
 TOKENIZER, FACTS = "tokenizer_int8.json", "model_int8.json"
 Run = Callable[[Mapping[str, Any]], Any]  # token ids and attention mask, (batch, length) each -> vectors, (batch, dimension)
 # Two threads that hand OpenVINO a process' first arrays at the same time can wait for each other for ever (4 of 105 processes;
-# none of 105 where one had been first): a static of pybind11's, made while Python's lock is held
+# none of 105 where one had been first): what the first conversion looks up once is made while Python's lock is held
 FIRST_TENSOR = threading.Lock()
 BATCH_TOKENS = 512  # of questions, whose callers have no params of the index; it changes the speed, not the vectors
 

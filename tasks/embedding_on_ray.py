@@ -7,12 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tasks.backends import Vectors
 from tasks.cluster import on_ray
 from tasks.embedding import Embedder, VectorStore, commits
 from tasks.errors import IntegrityError
+from tasks.nearest import matrix_of
 from tasks.stage import say
 
 if TYPE_CHECKING:
@@ -46,7 +44,8 @@ def embed_missing_on_ray(
     with closing(on_ray(EmbeddingWorker, arguments, groups, "embedding", mend, gpus=True)) as blocks:
         for block in blocks:
             now = time.monotonic()
-            store.put(block["text"].to_pylist(), vectors_of(block), now - started)
+            vectors = matrix_of(block.combine_chunks().to_batches()[0])
+            store.put(block["text"].to_pylist(), vectors, now - started)
             done, started = done + block.num_rows, now
             say(f"embedded {done} of {len(missing)} new passages")
     return done
@@ -56,8 +55,3 @@ def tables(texts: Sequence[str], passages_per_commit: int) -> Iterator["pa.Table
     import pyarrow as pa
 
     return (pa.table({"text": group}) for group in commits(texts, passages_per_commit))
-
-
-def vectors_of(block: "pa.Table") -> Vectors:
-    flat = block["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, np.float32).reshape(block.num_rows, -1)

@@ -16,6 +16,7 @@ Policy = Literal["refuse", "redact", "keep"]
 Precision = Literal["float32", "bfloat16"]
 Backend = Literal["torch", "torch-bf16", "onnx-int8", "openvino-int8"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Engine = Literal["local", "ray"]  # this process, or Ray Data
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -75,7 +76,7 @@ class DocumentsParams(Params):
     file = "documents.yaml"
     max_megabytes: Annotated[float, Field(gt=0)]
     max_pdf_pages: Positive
-    engine: Literal["local", "ray"]
+    engine: Engine
 
 
 class ChunksParams(Params):
@@ -101,7 +102,7 @@ class IndexParams(Params):
     recall_sample: Positive
     batch_tokens: Positive
     passages_per_commit: Positive
-    engine: Literal["local", "ray"]
+    engine: Engine
 
 
 class RetrieverParams(Params):

@@ -269,6 +269,14 @@ SHRUNK: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def identified(embedder: Path, target: Path, **more: object) -> Path:
+    """A copy as the stage `models` leaves it."""
+    shutil.copytree(embedder, target)
+    source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
+    (target / "tandem.json").write_text(json.dumps(source | more), encoding="utf-8")
+    return target
+
+
 def make_clone(folder: Path, base: Path, embedder: Path) -> Path:
     """The code as it stands here (what git tracks, or would) with the tiny models and the shipped params, shrunk."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *CODE]

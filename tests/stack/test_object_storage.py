@@ -161,9 +161,7 @@ def test_storage_that_cannot_be_used_is_refused_before_anything_is_embedded(
 ) -> None:
     os.environ.update(environment)
     write_jsonl(tmp_path / "chunks/passages.jsonl", corpus(0, 2))
-    embedder = Path(shutil.copytree(tiny_embedder, tmp_path / "embedder"))
-    source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
-    write_json(embedder / "tandem.json", source)
+    embedder = tiny.identified(tiny_embedder, tmp_path / "embedder")
     write_json(tmp_path / "retriever" / PINNED, {"sides": "none"})
     out, metrics = tmp_path / "out", tmp_path / "m.json"
     with pytest.raises(InputError, match=said) as found:

@@ -63,7 +63,7 @@ def test_threads_that_ask_at_the_same_time_get_each_its_own_vectors(folders: dic
 def test_threads_whose_arrays_are_the_first_of_the_process_do_not_wait_for_each_other_for_ever(folders: dict[str, Path]) -> None:
     """They would, each time: NumPy's interface is looked up slowly here, so that both are at it."""
     code = """
-import os, sys, threading, time
+import sys, threading, time
 import numpy as np
 from pathlib import Path
 from tasks.backends import OpenvinoBackend

@@ -27,7 +27,6 @@ from tasks.search import open_version
 ray = pytest.importorskip("ray", reason="`make test-stack` installs Ray")
 pytestmark = pytest.mark.filterwarnings("ignore:lancedb fork support", "ignore::FutureWarning")
 PARAMS = load(IndexParams, tiny.ROOT / "params").model_copy(update={"recall_sample": 5, "passages_per_commit": 4})
-SOURCE = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,9 +37,8 @@ def _local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def embedder(tiny_embedder: Path) -> Path:
-    write_json(tiny_embedder / "tandem.json", SOURCE)
-    return tiny_embedder
+def embedder(tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.identified(tiny_embedder, tmp_path_factory.mktemp("models") / "embedder")
 
 
 def corpus(day: int = 1) -> list[Record]:

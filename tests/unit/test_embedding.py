@@ -1,26 +1,18 @@
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from tasks.embedding import Embedder, Vectors, VectorStore, check_vectors, embed_missing, same_fingerprint
 from tasks.errors import InputError
 from tasks.records import read_json, write_json
 
 
-def identify(folder: Path, target: Path, **more: object) -> Path:
-    """As the stage `models` leaves it."""
-    shutil.copytree(folder, target)
-    source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
-    write_json(target / "tandem.json", source | more)
-    return target
-
-
 @pytest.fixture(scope="module")
 def embedder(tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
-    return Embedder(identify(tiny_embedder, tmp_path_factory.mktemp("embedder") / "plain"))
+    return Embedder(tiny.identified(tiny_embedder, tmp_path_factory.mktemp("embedder") / "plain"))
 
 
 class Counting:
@@ -47,7 +39,7 @@ def test_vectors_are_of_length_one_and_do_not_depend_on_the_batch(embedder: Embe
 
 
 def test_prompts_are_part_of_the_vectors_and_of_the_identity(tiny_embedder: Path, embedder: Embedder, tmp_path: Path) -> None:
-    prompted = Embedder(identify(tiny_embedder, tmp_path / "prompted", query_prompt="query: "))
+    prompted = Embedder(tiny.identified(tiny_embedder, tmp_path / "prompted", query_prompt="query: "))
     plain, other = embedder.identity(), prompted.identity()
     assert not np.allclose(embedder.queries(["bread"]), prompted.queries(["bread"]))
     assert np.allclose(embedder.passages(["bread"]), prompted.passages(["bread"]))
@@ -60,7 +52,7 @@ def test_prompts_are_part_of_the_vectors_and_of_the_identity(tiny_embedder: Path
 def test_without_prompts_in_params_those_of_the_model_itself_apply(
     tiny_embedder: Path, embedder: Embedder, tmp_path: Path, passage_name: str
 ) -> None:
-    folder = identify(tiny_embedder, tmp_path / "own")
+    folder = tiny.identified(tiny_embedder, tmp_path / "own")
     path = folder / "config_sentence_transformers.json"
     write_json(path, read_json(path) | {"prompts": {"query": "query: ", passage_name: "passage: "}})
     own = Embedder(folder)

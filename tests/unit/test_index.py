@@ -52,9 +52,7 @@ class Place:
 
     def __init__(self, folder: Path, embedder: Path) -> None:
         self.folder = folder
-        self.embedder = Path(shutil.copytree(embedder, folder / "embedder"))
-        source = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
-        write_json(self.embedder / "tandem.json", source)
+        self.embedder = tiny.identified(embedder, folder / "embedder")
         self.retriever = folder / "retriever"
         write_json(self.retriever / PINNED, {"sides": "none"})
         self.store, self.vectors = str(folder / "lance"), folder / "vectors.sqlite"

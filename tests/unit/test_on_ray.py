@@ -1,6 +1,5 @@
 """What goes to Ray's workers and what comes back, with the workers in this process; Ray itself: tests/stack/test_ray.py."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +20,8 @@ from tasks.params import DocumentsParams
 from tasks.params_files import load
 from tasks.reading import reading_rule
 from tasks.reading_on_ray import BLOCK_BYTES, ReadingWorker, read_files_on_ray, tables
-from tasks.records import write_json
 
 PARAMS = load(DocumentsParams, tiny.ROOT / "params")
-SOURCE = {"source": "folder", "id": "", "revision": "", "query_prompt": "", "passage_prompt": "", "max_tokens": 64}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +48,7 @@ def test_files_go_out_in_blocks_and_come_back_as_documents_in_their_own_order(
     assert made["ray"] == made["local"] and b'"path": "0.md"' in made["ray"]["rejected.jsonl"]
 
 
-def test_a_block_holds_so_many_bytes_or_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_holds_so_many_bytes_or_one_file() -> None:
     files = [("a", b"1"), ("b", b"22"), ("c", b"x" * BLOCK_BYTES), ("d", b"1"), ("e", b"x" * (BLOCK_BYTES + 1)), ("f", b"")]
     assert [table["path"].to_pylist() for table in tables(iter(files))] == [["a", "b"], ["c"], ["d"], ["e"], ["f"]]
     assert not list(tables(iter([])))
@@ -101,8 +98,7 @@ def test_a_worker_that_would_read_otherwise_does_not_start() -> None:
 def test_texts_go_out_as_they_are_committed_and_a_worker_with_another_embedder_does_not_start(
     tiny_embedder: Path, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(tiny_embedder, tmp_path / "embedder"))
-    write_json(folder / "tandem.json", SOURCE)
+    folder = tiny.identified(tiny_embedder, tmp_path / "embedder")
     model, texts = Embedder(folder), [f"{'bread ' * number}{number}" for number in range(7)]
     store = VectorStore(tmp_path / "v.sqlite", model.digest)
     store.put(texts[:2], model.passages(texts[:2]))
